@@ -1,0 +1,27 @@
+// The Python face of the engine room. Each bind_*.cc registers one room; every argument check lives in this folder.
+#include <nanobind/nanobind.h>
+
+namespace edgewise {
+#ifdef EDGEWISE_HAS_PARSE
+void bind_parse(nanobind::module_& m);
+#endif
+#ifdef EDGEWISE_HAS_FORMATS
+void bind_formats(nanobind::module_& m);
+#endif
+#ifdef EDGEWISE_HAS_OPS
+void bind_ops(nanobind::module_& m);
+#endif
+}  // namespace edgewise
+
+NB_MODULE(_native, m) {
+  m.doc() = "edgewise's engine room: arithmetic and bytes. Import it through edgewise.kernels.";
+#ifdef EDGEWISE_HAS_PARSE
+  edgewise::bind_parse(m);
+#endif
+#ifdef EDGEWISE_HAS_FORMATS
+  edgewise::bind_formats(m);
+#endif
+#ifdef EDGEWISE_HAS_OPS
+  edgewise::bind_ops(m);
+#endif
+}

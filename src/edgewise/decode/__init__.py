@@ -1,0 +1,1 @@
+"""L5: from logits to tokens."""

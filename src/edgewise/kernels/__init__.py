@@ -1,0 +1,1 @@
+"""L2: what a machine can compute. The only room that imports edgewise._native."""

@@ -1,0 +1,98 @@
+"""L2's contract: what a machine can compute. A device is a small set of verbs over arrays that it owns.
+
+Every verb works row by row (a row is a token) with a fixed order of additions, so that a row's result does not depend
+on how many rows came with it, on the number of threads, or on page and chunk sizes (law 1). Activations are float32.
+`Array` is whatever the device uses: numpy.ndarray on `reference`, a native buffer handle on `cpu`. Shapes are given as
+(rows, columns); a head-wise array is (tokens, heads * head_dim), heads outermost.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = Any  # a device's own array
+Weight = Any  # a device's own packed weight; has .shape (out, in) and .format
+ReadAt = Callable[[int, int], "memoryview | bytes | npt.NDArray[np.uint8]"]  # (offset, nbytes) -> bytes
+Ints = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """What a device is. Rates are measured, never assumed; None until measured."""
+
+    name: str
+    isa: str  # the kernel table in use: "numpy", "baseline", "avx2", "avx512", "avx512_vnni", ...
+    threads: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class AttnSpec:
+    """What one layer's attention is. Scores are scale * q·k, optionally softcap * tanh(score / softcap)."""
+
+    layer: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    scale: float
+    window: int | None = None  # sliding window: a token sees itself and window - 1 before it
+    softcap: float | None = None
+
+
+@dataclass(frozen=True)
+class SeqRows:
+    """Where one sequence's new tokens lie in a step: rows [start, start + count), after `past` cached tokens."""
+
+    seq: int
+    start: int
+    count: int
+    past: int
+
+
+class Device(Protocol):
+    """About twenty verbs. Members: `reference` (numpy, the slow truth) and `cpu` (csrc)."""
+
+    info: DeviceInfo
+
+    # arrays in and out
+    def upload(self, values: npt.NDArray[Any]) -> Array: ...  # float32 or int32; copies
+    def download(self, x: Array) -> Floats: ...  # a view where possible; valid while x lives
+    # weights: `fmt` is a FormatId name ("F32", "BF16", "Q4_0", ...); read yields the stored bytes of the tensor;
+    # rows selects or permutes the output rows (None: all, in order)
+    def load(self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None) -> Weight: ...
+    def experts(self, weights: Sequence[Weight]) -> Weight: ...  # many (out, in) of one shape → (E, out, in)
+    # rows
+    def embed(self, table: Weight, ids: Ints) -> Array: ...  # (tokens, dim)
+    def rows(self, x: Array, index: Ints) -> Array: ...  # (len(index), dim)
+    # x @ w.T (+ bias) (+ add); w (out, in), x (tokens, in) → (tokens, out)
+    def linear(self, x: Array, w: Weight, bias: Array | None = None, add: Array | None = None) -> Array: ...
+    # each run of len(weight) columns is normalised by its own root mean square, then multiplied by weight
+    def rms_norm(self, x: Array, weight: Array, eps: float) -> Array: ...
+    def add(self, x: Array, y: Array) -> Array: ...
+    def scale(self, x: Array, factor: float) -> Array: ...
+    def softcap(self, x: Array, cap: float) -> Array: ...  # cap * tanh(x / cap)
+    # kind: "silu" | "gelu_tanh" | "gelu" | "relu"; act(gate) * up
+    def act_mul(self, gate: Array, up: Array, kind: str) -> Array: ...
+    # rotates halves (x1, x2) of the first 2*table.shape[1] columns of each head; table (2, positions, rot/2): cos, sin
+    def rope(self, x: Array, positions: Ints, table: Array, head_dim: int) -> Array: ...
+    # mixture of experts
+    def top_k(self, logits: Array, k: int, kind: str, renormalise: bool) -> "Routing": ...  # kind "softmax"|"topk_softmax"
+    def moe(self, x: Array, routing: "Routing", gate: Weight, up: Weight, down: Weight, act: str) -> Array: ...
+    # attention over pages; pages_k/pages_v come from alloc_pages; a plan is built once a step and used by every layer
+    def alloc_pages(self, pages: int, page_tokens: int, kv_heads: int, head_dim: int, dtype: str) -> Any: ...
+    def copy_page(self, pool: Any, src: int, dst: int) -> None: ...
+    def attn_plan(self, seqs: Sequence[SeqRows], tables: Sequence[Ints], page_tokens: int) -> Any: ...
+    def append(self, pool: Any, k: Array, v: Array, plan: Any) -> None: ...
+    def attention(self, spec: AttnSpec, q: Array, pool: Any, plan: Any) -> Array: ...  # (tokens, heads * head_dim)
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Which experts each token goes to. ids (tokens, k) int32, weights (tokens, k) float32: host arrays."""
+
+    ids: Ints
+    weights: Floats

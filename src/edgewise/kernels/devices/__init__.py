@@ -1,0 +1,8 @@
+"""The machines we can compute on. `reference` is the slow truth; `cpu` is csrc."""
+
+from edgewise.base import Catalog
+
+DEVICES = Catalog("device", __name__, {
+    "reference": ".reference:ReferenceDevice",
+    "cpu": ".cpu:CpuDevice",
+})

@@ -1,0 +1,1 @@
+"""L5: words to tokens and back."""

@@ -1,0 +1,1 @@
+"""L3: every byte of the model."""

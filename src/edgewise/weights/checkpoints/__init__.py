@@ -1,0 +1,8 @@
+"""The file formats we read. `open_checkpoint(path)` chooses by looking at the path and the first bytes."""
+
+from edgewise.base import Catalog
+
+CHECKPOINTS = Catalog("checkpoint", __name__, {
+    "safetensors": ".safetensors:SafetensorsCheckpoint",
+    "gguf": ".gguf:GgufCheckpoint",
+})

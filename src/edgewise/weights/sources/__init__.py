@@ -1,0 +1,7 @@
+"""Where bytes come from."""
+
+from edgewise.base import Catalog
+
+SOURCES = Catalog("source", __name__, {
+    "file": ".file:FileSource",
+})
