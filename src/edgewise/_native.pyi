@@ -1,0 +1,1 @@
+# Types of the compiled extension, one section per room of csrc/.
