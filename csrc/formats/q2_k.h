@@ -1,6 +1,7 @@
 // Q2_K: 256 weights in 16 runs of 16, x = d * scale * q - dmin * min; q in 0..3, scale and min four bits each.
 #pragma once
 #include "formats/half.h"
+#include "formats/k_search.h"
 
 namespace edgewise::formats::q2_k {
 
@@ -20,6 +21,15 @@ inline void widen(const Block& b, float* y) {
     const int shift = run % 8 / 2 * 2;
     for (int i = 0; i < 16; ++i) *y++ = scale * float(qs[i] >> shift & 3) - low;
   }
+}
+
+inline void narrow(const float* x, Block& b) {
+  const auto f = AffineBlock<16, 16, 3, 15>::fit(x);
+  b = {};
+  b.d = f.d;
+  b.dmin = f.dmin;
+  for (int run = 0; run < 16; ++run) b.scales[run] = uint8_t(f.scale[run] | f.low[run] << 4);
+  for (int i = 0; i < kWeights; ++i) b.qs[i / 128 * 32 + i % 32] |= uint8_t(f.q[i] << (i / 32 % 4 * 2));
 }
 
 }  // namespace edgewise::formats::q2_k

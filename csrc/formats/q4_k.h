@@ -2,6 +2,7 @@
 #pragma once
 #include "formats/half.h"
 #include "formats/k_scales.h"
+#include "formats/k_search.h"
 
 namespace edgewise::formats::q4_k {
 
@@ -23,6 +24,15 @@ inline void widen(const Block& b, float* y) {
     const int shift = run % 2 * 4;
     for (int i = 0; i < 32; ++i) *y++ = s * float(qs[i] >> shift & 15) - m;
   }
+}
+
+inline void narrow(const float* x, Block& b) {
+  const auto f = AffineBlock<8, 32, 15, 63>::fit(x);
+  b = {};
+  b.d = f.d;
+  b.dmin = f.dmin;
+  pack_k_scales(f.scale, f.low, b.scales);
+  for (int i = 0; i < kWeights; ++i) b.qs[i / 64 * 32 + i % 32] |= uint8_t(f.q[i] << (i / 32 % 2 * 4));
 }
 
 }  // namespace edgewise::formats::q4_k

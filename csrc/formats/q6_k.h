@@ -1,6 +1,7 @@
 // Q6_K: 256 weights in 16 runs of 16, x = d * scale * (q - 32); q in 0..63, scale a signed byte.
 #pragma once
 #include "formats/half.h"
+#include "formats/k_search.h"
 
 namespace edgewise::formats::q6_k {
 
@@ -22,6 +23,18 @@ inline void widen(const Block& b, float* y) {
     const uint8_t* qh = b.qh + half * 32 + within % 2 * 16;
     const int low = within / 4 * 4, high = within / 2 * 2;
     for (int i = 0; i < 16; ++i) *y++ = s * float(int((ql[i] >> low & 15) | (qh[i] >> high & 3) << 4) - 32);
+  }
+}
+
+inline void narrow(const float* x, Block& b) {
+  const auto f = SymmetricBlock<16, 16, 32, 128>::fit(x);
+  b = {};
+  b.d = f.d;
+  for (int run = 0; run < 16; ++run) b.scales[run] = f.scale[run];
+  for (int i = 0; i < kWeights; ++i) {
+    const int stored = f.q[i] + 32, half = i / 128, at = i % 128;
+    b.ql[half * 64 + at % 64] |= uint8_t((stored & 15) << (at / 64 * 4));
+    b.qh[half * 32 + at % 32] |= uint8_t((stored >> 4) << (at / 32 * 2));
   }
 }
 
