@@ -159,9 +159,15 @@ def hf_config(shape: ModelShape, dtype: str, bos: int, eos: int) -> dict[str, An
 
 
 def save_hf(
-    state: dict[str, Tensor], shape: ModelShape, folder: Path, *, bos: int, eos: int, dtype: torch.dtype = torch.float16,
+    state: dict[str, Tensor],
+    shape: ModelShape,
+    folder: Path,
+    *,
+    bos: int,
+    eos: int,
+    dtype: torch.dtype = torch.float16,
     shard_bytes: int = 12 << 20,
-) -> None:  # fmt: skip
+) -> None:
     """Writes config.json and safetensors, in several files once one would pass `shard_bytes`."""
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[dict[str, Tensor]] = [{}]

@@ -13,7 +13,7 @@ def bits_per_byte(nats_per_token: float, tokens: int, text_bytes: int) -> float:
 
 
 def compressors(text: bytes) -> dict[str, float]:
-    """Bits per byte of the strongest settings of gzip and xz. They start from nothing; the model has read the library."""
+    """Bits per byte of gzip and xz at their strongest. They start from nothing; the model has read the library."""
     return {
         "gzip -9": 8 * len(zlib.compress(text, 9, wbits=31)) / len(text),
         "xz -9e": 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) / len(text),
@@ -21,7 +21,7 @@ def compressors(text: bytes) -> dict[str, float]:
 
 
 def after_reading(train: bytes, text: bytes) -> float:
-    """Bits per byte xz needs for `text` when `train` went before it in one window: the fair opponent. Takes a minute."""
+    """Bits per byte xz needs for `text` with `train` before it in one window: the fair opponent. Takes a minute."""
     window = 1 << max(20, (len(train) + len(text)).bit_length())
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": window}]
     both = lzma.compress(train + text, lzma.FORMAT_XZ, filters=filters)
