@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from edgewise.base import SamplingParams
+from edgewise.decode.ranking import ranked
 from edgewise.decode.samplers import SAMPLERS
-from edgewise.decode.samplers.standard import distribution, ranked, uniform
+from edgewise.decode.samplers.standard import distribution, draw, uniform
 from edgewise.kernels.api import Floats
 
 VOCAB = 24
@@ -105,10 +106,27 @@ def test_ties_at_the_edge_of_top_k_keep_the_lowest_id() -> None:
     assert distribution(row, SamplingParams(top_k=2))[0].tolist() == [1, 2]
 
 
-def test_ranked_equals_a_stable_sort() -> None:
-    values = np.random.default_rng(0).integers(0, 9, 200).astype(np.float64)
-    for count in (1, 3, 50, 200):
-        assert ranked(values, count).tolist() == np.argsort(-values, kind="stable")[:count].tolist()
+@pytest.mark.parametrize("size", [200, 8191, 8192, 20_001])
+def test_ranked_equals_a_stable_sort(size: int) -> None:
+    numbers = np.random.default_rng(0)
+    for values in (numbers.integers(0, 99, size).astype(np.float32), numbers.standard_normal(size, np.float32)):
+        for count in (1, 3, 50, 256, 513, 5000, size):
+            assert ranked(values, count).tolist() == np.argsort(-values, kind="stable")[:count].tolist()
+    values = np.full(size, -np.inf, np.float32)
+    values[size - 1] = 1
+    assert ranked(values, 3).tolist() == [size - 1, 0, 1]
+
+
+def test_draw_inverts_the_cumulative_sum() -> None:
+    weight = np.random.default_rng(0).integers(0, 3, 2000).astype(np.float64)  # whole numbers: sums are exact
+    total = int(weight.sum())
+    want = np.repeat(np.arange(2000), weight.astype(int))
+    got = [draw(weight, (k + 0.5) / total) for k in range(total)]
+    assert got == want.tolist()
+    assert weight[draw(weight, 0.0)] > 0
+    assert weight[draw(weight, 1 - 2**-53)] > 0
+    spiky = np.array([1.0, 0.1, 1e-17, 0.0])
+    assert draw(spiky, 1 - 2**-53) in (1, 2)
 
 
 def test_forbidden_tokens_are_never_drawn() -> None:
