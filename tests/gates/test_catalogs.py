@@ -9,6 +9,7 @@ from tree import ROOT, SOURCE, catalogs, file_of, members, parsed, python_files
 
 # Where nothing is impossible, the plainest correct member plays the null member's part.
 PLAINEST = {
+    "tokenizer": "hf",
     "device": "reference", "checkpoint": "safetensors", "source": "file", "kv": "paged", "sampler": "greedy",
     "policy": "fcfs", "runner": "text", "quantiser": "nearest", "architecture": "llama", "model": "llama",
     "router": "softmax", "format": "F32",
@@ -42,7 +43,10 @@ def test_it_opens_with_the_five_items(member):
 def test_it_is_tested(member):
     slot, name, module, attribute = member
     room = module.split(".")[1]
-    words = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in (name, attribute, module)))
+    catalog = importlib.import_module(file_of(module).parent.relative_to(SOURCE.parent).as_posix().replace("/", "."))
+    doors = [key for key, value in vars(catalog).items() if getattr(value, "__module__", None) == catalog.__name__]
+    doors += [key for key, value in vars(catalog).items() if getattr(value, "slot", None) == slot]
+    words = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in (name, attribute, module, *doors)))
     files = [p for p in python_files("tests") if room in p.relative_to(ROOT).parts]
     tested = any(words.search(p.read_text(encoding="utf-8")) for p in files)
     assert tested, f"no file under tests/{room}/ mentions {attribute} or the {slot} '{name}'"

@@ -36,6 +36,10 @@ def test_only_kernels_sees_the_extension():
     assert rooms <= {"kernels"}
 
 
+# Fault injection is the plain member with a broken system call below it.
+WRAPPERS = {("edgewise.weights.sources.faulty", "edgewise.weights.sources.file")}
+
+
 def test_members_of_a_slot_do_not_know_each_other(graph):
     known = []
     by_slot: dict[str, set[str]] = {}
@@ -44,7 +48,8 @@ def test_members_of_a_slot_do_not_know_each_other(graph):
     for slot, modules in by_slot.items():
         for module in modules & graph.modules:
             for other in graph.find_modules_directly_imported_by(module) & modules - {module}:
-                known.append(f"{slot}: {module} imports {other}")
+                if (module, other) not in WRAPPERS:
+                    known.append(f"{slot}: {module} imports {other}")
     assert not known, "a slot whose members import each other is cut wrong: " + "; ".join(known)
 
 
