@@ -95,4 +95,5 @@ def test_smoke_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[
     run(["base", "--smoke", "--steps", "4", *folders])
     assert "bits per byte" in capsys.readouterr().out
     assert (tmp_path / "smoke.gguf").read_bytes()[:4] == b"GGUF"
+    assert "times the corpus" in (tmp_path / "README.md").read_text()
     assert "Temperature 0.8" in (tmp_path / "out" / "report.md").read_text()

@@ -69,14 +69,16 @@ def parser() -> argparse.ArgumentParser:
     return it
 
 
-def write_report(recipe: Recipe, data_folder: Path, out: Path, corpus: Path, *, device: str, fair_xz: bool) -> None:
+def write_report(
+    recipe: Recipe, data_folder: Path, out: Path, corpus: Path, *, device: str, bf16: bool, fair_xz: bool
+) -> None:
     """Prints and saves report.md: bits per byte of the held-out text, and samples, greedy and at temperature 0.8."""
     from edgewise.train.loop import held_out_loss
 
     data, tokenizer = dataset.load(data_folder), load_tokenizer(data_folder)
     model = load_hf(out / "model").to(device)
     windows = dataset.held_out_windows(data.held_out, model.shape.context, model.shape.context // 2)
-    nats = held_out_loss(model, windows, device)
+    nats = held_out_loss(model, windows, device, bf16)
     text = report.held_out_text(data_folder)
     own = report.bits_per_byte(nats, len(data.held_out) - 1, len(text))
     figures = {"this model": own} | report.compressors(text)
@@ -84,7 +86,7 @@ def write_report(recipe: Recipe, data_folder: Path, out: Path, corpus: Path, *, 
         documents, _ = gather(corpus, recipe.data.held_out_percent)
         train_text = "".join(d.text for d in documents if not d.held_out).encode("utf-8", "surrogatepass")
         figures["xz -9e that has read the training text"] = report.after_reading(train_text, text)
-    lines = [f"Held out: {nats:.4f} nats per token, {len(data.held_out)} tokens, {len(text)} bytes.", ""]
+    lines = [f"Held out: {nats:.3f} nats per token, {len(data.held_out)} tokens, {len(text)} bytes.", ""]
     lines += [report.table(figures), ""]
     prompts = [PROMPT, "import os\n\n\ndef count_lines(path):\n", "class Stack:\n    def __init__(self):\n"]
     for prompt in prompts:
@@ -119,6 +121,7 @@ def run(argv: list[str]) -> None:
     data_folder = args.data or Path(f"build-train/data{suffix}")
     out = args.out or Path(f"build-train/{recipe.name}{suffix}")
     device = args.device or ("cuda" if torch.cuda.is_available() and not args.smoke else "cpu")
+    bf16 = args.bf16 or device == "cuda"
     if verb == "prepare" or not (data_folder / "train.npy").is_file():
         dataset.prepare(recipe, corpus, data_folder)
         print((data_folder / "corpus.json").read_text())
@@ -128,17 +131,20 @@ def run(argv: list[str]) -> None:
             signal.signal(number, lambda got, frame: stopped.append(got))
         result = train(
             recipe, dataset.load(data_folder), out, device=device, minutes=args.minutes, resume=args.resume,
-            compiled=device == "cuda" and not args.eager, bf16=args.bf16 or device == "cuda",
+            compiled=device == "cuda" and not args.eager, bf16=bf16,
             go_on=lambda step: not stopped,
         )  # fmt: skip
         done = {"steps": result.steps, "tokens": result.tokens, "seconds": round(result.seconds, 1)}
         print(json.dumps(done | {"best_loss": round(result.best_loss, 4), "best_step": result.best_step}))
     if verb in ("train", "report"):
-        write_report(recipe, data_folder, out, corpus, device=device, fair_xz=args.xz_after_reading)
+        write_report(recipe, data_folder, out, corpus, device=device, bf16=bf16, fair_xz=args.xz_after_reading)
     if verb == "export" or args.to:
         file = args.to or out / f"{recipe.name}.gguf"
         size = export_gguf(out / "model", data_folder, file, name=f"edgewise-{recipe.name}", version=__version__)
         print(f"{file}: {size} bytes")
+        if (out / "report.md").is_file():
+            card = report.model_card(recipe, data_folder, out, size)
+            (file.parent / "README.md" if args.to else out / "README.md").write_text(card)
 
 
 def main() -> int:

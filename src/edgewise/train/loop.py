@@ -5,6 +5,7 @@ stopped and resumed ends with the same weights as one that was not, on one machi
 """
 
 import csv
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -164,6 +165,7 @@ def train(
         }  # fmt: skip
         torch.save(state, out / f"{STATE}.part")
         (out / f"{STATE}.part").replace(out / STATE)
+        (out / "result.json").write_text(json.dumps(asdict(result) | {"log": None}, indent=2) + "\n")
         save_hf(best or model.state_dict(), shape, out / "model", bos=data.bos, eos=data.eos)
 
     with progress(plan.steps, quiet) as show:

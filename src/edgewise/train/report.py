@@ -1,10 +1,14 @@
 """Held-out bits per byte beside what general compressors need for the same text."""
 
+import json
 import lzma
 import math
 import zlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+
+from edgewise.train.recipe import Recipe
 
 
 def bits_per_byte(nats_per_token: float, tokens: int, text_bytes: int) -> float:
@@ -38,3 +42,18 @@ def table(figures: Mapping[str, float]) -> str:
 def held_out_text(folder: Path) -> bytes:
     """The held-out documents as `prepare` left them."""
     return (folder / "held_out.txt").read_bytes()
+
+
+def model_card(recipe: Recipe, data_folder: Path, out: Path, file_bytes: int) -> str:
+    """README.md of the exported model: data, shape, training, figures and samples, limits, licence."""
+    about = json.loads((data_folder / "corpus.json").read_text())
+    result = json.loads((out / "result.json").read_text())
+    fields = about | result | asdict(recipe.model) | {
+        "name": recipe.name,
+        "file_bytes": file_bytes,
+        "epochs": result["tokens"] / about["train_tokens"],
+        "minutes": result["seconds"] / 60,
+        "optimiser": recipe.train.optimiser,
+        "report": (out / "report.md").read_text().rstrip(),
+    }  # fmt: skip
+    return (Path(__file__).parent / "card.md").read_text().format_map(fields)
