@@ -338,10 +338,8 @@ class DeviceContract:
         device.append(pool, device.upload(k), device.upload(k), device.attn_plan(rows, page[1:2], 4))
         device.copy_page(pool, 1, 2)
         q = device.upload(k[3:])
-        first, second = (
-            np.array(device.download(device.attention(spec, q, pool, device.attn_plan(one, page[which : which + 1], 4))))
-            for which in (1, 2)
-        )
+        plans = [device.attn_plan(one, page[which : which + 1], 4) for which in (1, 2)]
+        first, second = (np.array(device.download(device.attention(spec, q, pool, plan))) for plan in plans)
         assert np.array_equal(_bits(first), _bits(second))
 
     # refusals

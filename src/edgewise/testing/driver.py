@@ -1,4 +1,4 @@
-"""The smallest loop that runs a model: prefill in chunks, then greedy, one sequence at a time. Tests only."""
+"""The smallest loop that runs a model: prefill in chunks, then greedy, one sequence at a time. For tests."""
 
 from collections.abc import Sequence
 from typing import Any
