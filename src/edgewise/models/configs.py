@@ -88,6 +88,10 @@ class Config:
                 if len(each) != 1:
                     raise Unsupported(f"{self.label(name)} in {self.where} differs between layers: {sorted(each)}.")
                 found[name] = each.pop()
+        pattern = found.get("sliding_window_pattern")
+        if isinstance(pattern, list | tuple | np.ndarray):  # one flag per layer instead of a period
+            found["layer_types"] = ["sliding_attention" if flag else "full_attention" for flag in pattern]
+            found.pop("sliding_window_pattern")
         if not found.get("sliding_window"):  # 0 means none
             found.pop("sliding_window", None)
         return found

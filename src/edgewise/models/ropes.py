@@ -90,7 +90,7 @@ class RopeSettings:
             factor = self._longrope_factor()
         elif self.kind == "yarn":
             inverse, factor = self._yarn(inverse)
-        return Rope(inverse.astype(np.float32), factor)
+        return Rope(inverse.astype(np.float32), float(np.float32(factor)))  # GGUF files store factors in float32
 
     def llama3(self, inverse: Floats) -> Floats:
         """Llama 3.1's divisor of every frequency: long waves are stretched, short ones kept, a ramp between.
