@@ -1,0 +1,122 @@
+"""Runs a function on many cases, in forked processes, and says which case killed, hung or bloated its process.
+
+A batch of cases shares one fork (a fork costs a millisecond); when a batch dies, its cases run again one by one, so that
+each failure has a number. Linux only: peak memory comes from /proc.
+"""
+
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+HANG_S = 5.0
+ROOM_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Failure:
+    """case: its number; what: "signal 11", "hang", "RSS +70 MB", or the exception with its last lines."""
+
+    case: int
+    what: str
+
+
+def _reset_peak() -> None:
+    """Makes VmHWM start from the current size; where that is not allowed, the peak of the whole process is used."""
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except OSError:
+        pass
+
+
+def _status_bytes(field: str) -> int:
+    with open("/proc/self/status") as file:
+        for line in file:
+            if line.startswith(field):
+                return int(line.split()[1]) << 10
+    return 0
+
+
+def _child(cases: Sequence[int], run: Callable[[int], int], out: int, rss: bool) -> None:
+    """Writes a line before and after each case. `run` returns the size of the case's file, and raises for a failure."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for case in cases:
+        os.write(out, f"[{case}]\n".encode())
+        _reset_peak()
+        before = _status_bytes("VmRSS")
+        what = None
+        try:
+            file_bytes = run(case)
+            grown = _status_bytes("VmHWM") - before
+            if rss and grown > file_bytes + ROOM_BYTES:
+                what = f"RSS +{grown >> 20} MB for a file of {file_bytes} bytes"
+        except BaseException as error:
+            lines = traceback.format_exception(error)
+            what = "".join(lines[-6:])[-1500:] or repr(error)
+        os.write(out, json.dumps([case, what]).encode() + b"\n")
+
+
+def _batch(cases: Sequence[int], run: Callable[[int], int], rss: bool) -> list[Failure]:
+    """One fork for all cases. A death or a hang is laid on the last case that began."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.close(reader)
+            _child(cases, run, writer, rss)
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    failures: list[Failure] = []
+    text, last, hung = b"", cases[0], False
+    while True:
+        ready, _, _ = select.select([reader], [], [], HANG_S)
+        if not ready:
+            hung = True
+            os.kill(pid, signal.SIGKILL)
+            break
+        piece = os.read(reader, 1 << 16)
+        if not piece:
+            break
+        *lines, text = (text + piece).split(b"\n")
+        for line in lines:
+            answer = json.loads(line)
+            last = answer[0]
+            if len(answer) == 2 and answer[1] is not None:
+                failures.append(Failure(answer[0], answer[1]))
+    os.close(reader)
+    _, status = os.waitpid(pid, 0)
+    if hung:
+        failures.append(Failure(last, f"hang: more than {HANG_S:g} s"))
+    elif os.WIFSIGNALED(status):
+        failures.append(Failure(last, f"signal {os.WTERMSIG(status)}"))
+    elif status != 0:
+        failures.append(Failure(last, f"exit status {os.waitstatus_to_exitcode(status)}"))
+    return failures
+
+
+def run_cases(
+    cases: Sequence[int], run: Callable[[int], int], *, batch: int = 64, rss: bool = True, worst: int = 20
+) -> list[Failure]:
+    """Failures of `run(case)` over all cases, at most about `worst` of them."""
+    failures: list[Failure] = []
+    for start in range(0, len(cases), batch):
+        group = cases[start : start + batch]
+        if _batch(group, run, rss):
+            for case in group:
+                failures += _batch([case], run, rss)
+        if len(failures) >= worst:
+            break
+    return failures
+
+
