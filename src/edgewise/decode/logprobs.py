@@ -3,6 +3,7 @@
 import numpy as np
 
 from edgewise.base import TokenLogprob
+from edgewise.decode.ranking import ranked
 from edgewise.kernels.api import Floats
 
 
@@ -14,8 +15,4 @@ def token_logprobs(row: Floats, token: int, alternatives: int) -> tuple[TokenLog
     chosen = TokenLogprob(token, float(wide[token]) - norm)
     if alternatives == 0:
         return (chosen,)
-    count = min(alternatives, len(wide))
-    floor = np.partition(wide, len(wide) - count)[len(wide) - count]
-    near = np.flatnonzero(wide >= floor)
-    near = near[np.argsort(-wide[near], kind="stable")][:count]
-    return (chosen, *(TokenLogprob(int(t), float(wide[t]) - norm) for t in near))
+    return (chosen, *(TokenLogprob(int(t), float(wide[t]) - norm) for t in ranked(row, alternatives)))

@@ -1,1 +1,1 @@
-"""L9: trains the models that travel inside the package. Needs `pip install 'edgewise[train]'`; never used at run time."""
+"""L9: trains the models that travel inside the package. Needs the extra `train`; never used at run time."""

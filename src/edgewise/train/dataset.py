@@ -33,7 +33,7 @@ def prepare(recipe: Recipe, root: Path, folder: Path) -> None:
     documents, notes = gather(root, recipe.data.held_out_percent)
     tokenizer = train_tokenizer((d.text for d in documents if not d.held_out), recipe.model.vocab)
     save_tokenizer(tokenizer, folder, recipe.model.context)
-    bos, eos = tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS)
+    bos, eos = (int(tokenizer.token_to_id(mark) or 0) for mark in (BOS, EOS))
 
     def encode(chosen: list[Document]) -> tuple[list[int], list[int]]:
         ids: list[int] = []
@@ -65,46 +65,53 @@ def load(folder: Path) -> Data:
         arrays = [np.load(folder / f"{name}.npy") for name in ("train", "starts", "held_out")]
         about = json.loads((folder / "corpus.json").read_text())
         tokenizer = load_tokenizer(folder)
+        bos, eos = (int(tokenizer.token_to_id(mark) or 0) for mark in (BOS, EOS))
     except FileNotFoundError as error:
         raise BadInput(
             f"{folder} is not a prepared corpus ({error}). Make one: python -m edgewise.train prepare."
         ) from error
-    return Data(*arrays, tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS), about)
+    return Data(arrays[0], arrays[1], arrays[2], bos, eos, about)
 
 
 class Sampler:
     """Random windows. Batch number `step` is a function of the seed and the step: resuming needs no saved state."""
 
-    def __init__(self, data: Data, context: int, batch: int, snippet_share: float, seed: int, device: str) -> None:
+    def __init__(self, data: Data, recipe: Recipe, device: str) -> None:
+        context = recipe.model.context
         if len(data.train) < context + 2:
             raise BadInput(f"The corpus has {len(data.train)} tokens, fewer than one window of {context}.")
         self.tokens = torch.from_numpy(data.train.astype(np.int32)).to(device)
-        room = len(data.train) - context - 1
-        self.starts = data.starts[(data.starts <= room) & (data.starts >= 1)]
-        self.room, self.context, self.batch, self.bos = room, context, batch, data.bos
-        self.snippet_share = snippet_share if len(self.starts) else 0.0
-        self.seed, self.device = seed, device
+        self.room = len(data.train) - context - 1
+        self.starts = data.starts[(data.starts <= self.room) & (data.starts >= 1)]
+        self.snippet_share = recipe.data.snippet_share if len(self.starts) else 0.0
+        self.recipe, self.bos, self.device = recipe, data.bos, device
+
+    def window(self, step: int) -> int:
+        """Tokens of a window at this step: short ones first, for attention is dear, the whole context at the end."""
+        plan = self.recipe.train
+        return plan.window if step < (1 - plan.long_share) * plan.steps else self.recipe.model.context
 
     def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets, both (batch, context) int64."""
-        rng = np.random.default_rng((self.seed, step))
-        anywhere = rng.integers(0, self.room, self.batch)
-        snippet = rng.random(self.batch) < self.snippet_share
+        """Inputs and targets, both (windows, tokens) int64."""
+        size = self.window(step)
+        batch = max(1, self.recipe.train.batch_tokens // size)
+        rng = np.random.default_rng((self.recipe.train.seed, step))
+        anywhere = rng.integers(0, self.room, batch)
+        snippet = rng.random(batch) < self.snippet_share
         if snippet.any():
             anywhere[snippet] = self.starts[rng.integers(0, len(self.starts), int(snippet.sum()))] - 1
         begin = torch.from_numpy(anywhere).to(self.device)
-        window = self.tokens[begin[:, None] + torch.arange(self.context + 1, device=self.device)].long()
+        window = self.tokens[begin[:, None] + torch.arange(size + 1, device=self.device)].long()
         inputs, targets = window[:, :-1].clone(), window[:, 1:]
         inputs[torch.from_numpy(snippet).to(self.device), 0] = self.bos
         return inputs.contiguous(), targets.contiguous()
 
 
-def held_out_windows(tokens: npt.NDArray[np.uint16], context: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Overlapping windows of `context` (stride half) in which every token but the first is a target exactly once.
+def held_out_windows(tokens: npt.NDArray[np.uint16], context: int, stride: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Windows of `context`, `stride` apart, in which every token but the first is a target exactly once.
 
     Returns inputs and targets, (windows, context) int64; targets already scored, and padding, are IGNORE.
     """
-    stride = context // 2
     inputs, targets = [], []
     scored = 1
     for begin in range(0, max(1, len(tokens) - 1), stride):

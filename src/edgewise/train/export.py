@@ -1,7 +1,7 @@
 """From the trained Hugging Face directory to the one file that travels in the package: GGUF, Q8_0, tokenizer inside.
 
-Q8_0 for every matrix, the embedding included; norms stay float32. llama.cpp rotates neighbouring pairs where Hugging Face
-rotates halves, so the rows of q and k are reordered, as its own converter does.
+Q8_0 for every matrix, the embedding included; norms stay float32. llama.cpp rotates neighbouring pairs where Hugging
+Face rotates halves, so the rows of q and k are reordered.
 """
 
 import json

@@ -82,7 +82,8 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return out
 
 
 class Body(nn.Module):
@@ -159,9 +160,15 @@ def hf_config(shape: ModelShape, dtype: str, bos: int, eos: int) -> dict[str, An
 
 
 def save_hf(
-    state: dict[str, Tensor], shape: ModelShape, folder: Path, *, bos: int, eos: int, dtype: torch.dtype = torch.float16,
+    state: dict[str, Tensor],
+    shape: ModelShape,
+    folder: Path,
+    *,
+    bos: int,
+    eos: int,
+    dtype: torch.dtype = torch.float16,
     shard_bytes: int = 12 << 20,
-) -> None:  # fmt: skip
+) -> None:
     """Writes config.json and safetensors, in several files once one would pass `shard_bytes`."""
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[dict[str, Tensor]] = [{}]

@@ -34,7 +34,10 @@ class DataPlan:
 @dataclass(frozen=True)
 class TrainPlan:
     steps: int
-    batch: int
+    batch_tokens: int
+    window: int  # tokens of a training window, at most the context
+    long_share: float  # of the steps, at the end, take windows of the whole context
+    optimiser: str  # "adamw", or "muon" for the matrices of the layers and adamw for the rest
     lr: float
     final_lr_share: float
     warmup_steps: int

@@ -1,10 +1,14 @@
 """Held-out bits per byte beside what general compressors need for the same text."""
 
+import json
 import lzma
 import math
 import zlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+
+from edgewise.train.recipe import Recipe
 
 
 def bits_per_byte(nats_per_token: float, tokens: int, text_bytes: int) -> float:
@@ -13,7 +17,7 @@ def bits_per_byte(nats_per_token: float, tokens: int, text_bytes: int) -> float:
 
 
 def compressors(text: bytes) -> dict[str, float]:
-    """Bits per byte of the strongest settings of gzip and xz. They start from nothing; the model has read the library."""
+    """Bits per byte of gzip and xz at their strongest. They start from nothing; the model has read the library."""
     return {
         "gzip -9": 8 * len(zlib.compress(text, 9, wbits=31)) / len(text),
         "xz -9e": 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) / len(text),
@@ -21,7 +25,7 @@ def compressors(text: bytes) -> dict[str, float]:
 
 
 def after_reading(train: bytes, text: bytes) -> float:
-    """Bits per byte xz needs for `text` when `train` went before it in one window: the fair opponent. Takes a minute."""
+    """Bits per byte xz needs for `text` with `train` before it in one window: the fair opponent. Takes a minute."""
     window = 1 << max(20, (len(train) + len(text)).bit_length())
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": window}]
     both = lzma.compress(train + text, lzma.FORMAT_XZ, filters=filters)
@@ -38,3 +42,18 @@ def table(figures: Mapping[str, float]) -> str:
 def held_out_text(folder: Path) -> bytes:
     """The held-out documents as `prepare` left them."""
     return (folder / "held_out.txt").read_bytes()
+
+
+def model_card(recipe: Recipe, data_folder: Path, out: Path, file_bytes: int) -> str:
+    """README.md of the exported model: data, shape, training, figures and samples, limits, licence."""
+    about = json.loads((data_folder / "corpus.json").read_text())
+    result = json.loads((out / "result.json").read_text())
+    fields = about | result | asdict(recipe.model) | {
+        "name": recipe.name,
+        "file_bytes": file_bytes,
+        "epochs": result["tokens"] / about["train_tokens"],
+        "minutes": result["seconds"] / 60,
+        "optimiser": recipe.train.optimiser,
+        "report": (out / "report.md").read_text().rstrip(),
+    }  # fmt: skip
+    return (Path(__file__).parent / "card.md").read_text().format_map(fields)

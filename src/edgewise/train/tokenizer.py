@@ -1,7 +1,7 @@
 """The vocabulary: byte-level BPE trained with `tokenizers`, one for the whole family.
 
-Byte-level means that every text has a spelling and none an unknown token. Words are cut by the Qwen2 pattern, which GGUF
-files name `qwen2`: one digit a word, punctuation may take the newlines behind it, spaces stay in front of words.
+Byte-level means that every text has a spelling and none an unknown token. Words are cut by the Qwen2 pattern, which
+GGUF files name `qwen2`: one digit a word, punctuation may take the newlines behind it, spaces stay in front of words.
 """
 
 import json

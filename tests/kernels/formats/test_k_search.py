@@ -53,7 +53,7 @@ def samples():
     yield "normal", rng.standard_normal((300, 256)) * 0.02
     yield "heavy tails", rng.standard_t(3, (300, 256)) * 0.02
     yield "one sided", np.abs(rng.standard_normal((100, 256))) + 0.5
-    yield "sizes differ", rng.standard_normal((100, 16, 16)).reshape(100, 16, 16) * np.exp2(rng.integers(-8, 8, (100, 16, 1)))
+    yield "sizes differ", rng.standard_normal((100, 16, 16)) * np.exp2(rng.integers(-8, 8, (100, 16, 1)))
     yield "sparse", rng.standard_normal((100, 256)) * (rng.random((100, 256)) < 0.05)
     yield "constant", np.full((2, 256), [[0.25], [-0.25]])
 

@@ -13,12 +13,11 @@ Cost:   temperature 0: one pass; else O(vocab) plus a sort of the survivors
 Status: kept
 """
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from edgewise.base import SamplingParams
+from edgewise.decode.ranking import ranked
 from edgewise.kernels.api import Floats
 
 Doubles = npt.NDArray[np.float64]
@@ -35,36 +34,43 @@ def uniform(seed: int, position: int) -> float:
     return float(int(word) >> 11) * 2.0**-53
 
 
-def ranked(values: npt.NDArray[Any], count: int) -> npt.NDArray[np.intp]:
-    """Indices of the `count` largest, largest first, ties by index. values (n,)."""
-    if count < len(values):
-        floor = np.partition(values, len(values) - count)[len(values) - count]
-        index = np.flatnonzero(values >= floor)  # ascending, so a stable sort keeps ties in order
-    else:
-        index = np.arange(len(values))
-    return index[np.argsort(-values[index], kind="stable")][:count]
-
-
 def distribution(logits: Floats, params: SamplingParams) -> tuple[npt.NDArray[np.intp], Doubles]:
     """Surviving tokens and their unnormalised probabilities. logits (vocab,), at least one of them finite."""
     vocab = len(logits)
+    some = 0 < params.top_k < vocab
+    tokens = ranked(logits, params.top_k) if some else np.arange(vocab)
     with np.errstate(over="ignore"):  # a tiny temperature sends the others to -inf, hence to probability 0
-        weight = np.exp((logits.astype(np.float64) - float(logits.max())) / params.temperature)  # the likeliest has 1
-    tokens = np.arange(vocab)
-    if 0 < params.top_k < vocab:
-        tokens = ranked(weight, params.top_k)
+        scaled = ((logits[tokens] if some else logits).astype(np.float64) - float(logits.max())) / params.temperature
+        weight = np.exp(scaled)  # the likeliest has 1
     if params.top_p < 1:
-        target = params.top_p * float(weight[tokens].sum())
+        target = params.top_p * float(weight.sum())
         # Sorting costs most and top-p rarely needs more than a few hundred candidates: widen only when it does.
-        for count in (256, 4096, vocab) if len(tokens) == vocab else (len(tokens),):
-            nucleus = ranked(weight, count) if len(tokens) == vocab else tokens
+        for count in (256, 4096, vocab):
+            nucleus = np.arange(len(tokens)) if some else ranked(logits, count)
             reach = np.cumsum(weight[nucleus])
             if reach[-1] >= target:
                 break
-        tokens = nucleus[: int(np.searchsorted(reach, target)) + 1]
+        nucleus = nucleus[: int(np.searchsorted(reach, target)) + 1]
+        tokens, weight = tokens[nucleus], weight[nucleus]
     if params.min_p > 0:
-        tokens = tokens[weight[tokens] >= params.min_p]  # relative to the likeliest, which has weight 1
-    return tokens, weight[tokens]
+        kept = weight >= params.min_p  # relative to the likeliest, which has weight 1
+        tokens, weight = tokens[kept], weight[kept]
+    return tokens, weight
+
+
+def draw(weight: Doubles, chance: float) -> int:
+    """The index at which the cumulative sum passes `chance` of the total, 0 ≤ chance < 1."""
+    # In two levels: one long cumulative sum would cost more than everything else.
+    sums = np.add.reduceat(weight, np.arange(0, len(weight), 256))
+    total = np.cumsum(sums)
+    goal = chance * float(total[-1])
+    block = min(int(np.searchsorted(total, goal, side="right")), len(total) - 1)
+    part = np.cumsum(weight[block * 256 : block * 256 + 256])
+    before = float(total[block - 1]) if block else 0.0
+    at = int(np.searchsorted(part, goal - before, side="right"))
+    if at < len(part):
+        return block * 256 + at
+    return block * 256 + int(np.flatnonzero(np.diff(part, prepend=0.0))[-1])  # rounding pushed it over the end
 
 
 class StandardSampler:
@@ -72,6 +78,4 @@ class StandardSampler:
         if params.temperature == 0:
             return int(logits.argmax())  # argmax returns the first of equals
         tokens, weight = distribution(logits, params)
-        total = np.cumsum(weight)
-        at = int(np.searchsorted(total, uniform(seed, position) * total[-1], side="right"))
-        return int(tokens[min(at, len(tokens) - 1)])  # the product may round up to the total itself
+        return int(tokens[draw(weight, uniform(seed, position))])
