@@ -11,6 +11,7 @@ import select
 import signal
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -43,26 +44,36 @@ def _status_bytes(field: str) -> int:
     return 0
 
 
-def _child(cases: Sequence[int], run: Callable[[int], int], out: int, rss: bool) -> None:
-    """Writes a line before and after each case. `run` returns the size of the case's file, and raises for a failure."""
+Run = Callable[[int], tuple[int, str]]
+
+
+def _child(cases: Sequence[int], run: Run, control: int, out: int, rss: bool) -> None:
+    """Writes a line before and after each case. `run` gives (bytes of the files, outcome), and raises for a failure.
+
+    The control comes first: what it imports and caches is not the cases' memory.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for case in cases:
+    for case in [control, *cases]:
         os.write(out, f"[{case}]\n".encode())
         _reset_peak()
         before = _status_bytes("VmRSS")
-        what = None
+        what, outcome = None, ""
         try:
-            file_bytes = run(case)
+            file_bytes, outcome = run(case)
             grown = _status_bytes("VmHWM") - before
-            if rss and grown > file_bytes + ROOM_BYTES:
+            if case == control and outcome != "loaded":
+                what = f"the control, an unchanged model, does not load: {outcome}"
+            elif rss and case != control and grown > file_bytes + ROOM_BYTES:
                 what = f"RSS +{grown >> 20} MB for a file of {file_bytes} bytes"
         except BaseException as error:
             lines = traceback.format_exception(error)
             what = "".join(lines[-6:])[-1500:] or repr(error)
-        os.write(out, json.dumps([case, what]).encode() + b"\n")
+        os.write(out, json.dumps([case, what, outcome]).encode() + b"\n")
 
 
-def _batch(cases: Sequence[int], run: Callable[[int], int], rss: bool) -> list[Failure]:
+def _batch(
+    cases: Sequence[int], run: Run, control: int, rss: bool, outcomes: Counter[str]
+) -> list[Failure]:
     """One fork for all cases. A death or a hang is laid on the last case that began."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -72,7 +83,7 @@ def _batch(cases: Sequence[int], run: Callable[[int], int], rss: bool) -> list[F
         status = 1
         try:
             os.close(reader)
-            _child(cases, run, writer, rss)
+            _child(cases, run, control, writer, rss)
             status = 0
         finally:
             os._exit(status)
@@ -92,8 +103,10 @@ def _batch(cases: Sequence[int], run: Callable[[int], int], rss: bool) -> list[F
         for line in lines:
             answer = json.loads(line)
             last = answer[0]
-            if len(answer) == 2 and answer[1] is not None:
-                failures.append(Failure(answer[0], answer[1]))
+            if len(answer) == 3:
+                outcomes[answer[2] or "failed"] += answer[0] != control
+                if answer[1] is not None:
+                    failures.append(Failure(answer[0], answer[1]))
     os.close(reader)
     _, status = os.waitpid(pid, 0)
     if hung:
@@ -106,17 +119,23 @@ def _batch(cases: Sequence[int], run: Callable[[int], int], rss: bool) -> list[F
 
 
 def run_cases(
-    cases: Sequence[int], run: Callable[[int], int], *, batch: int = 64, rss: bool = True, worst: int = 20
-) -> list[Failure]:
-    """Failures of `run(case)` over all cases, at most about `worst` of them."""
+    cases: Sequence[int], run: Run, *, control: int, batch: int = 64, rss: bool = True, worst: int = 20
+) -> tuple[list[Failure], Counter[str]]:
+    """(failures of `run(case)` over all cases, at most about `worst` of them; how often each outcome came).
+
+    `control` is a case that must come out as "loaded".
+    """
     failures: list[Failure] = []
+    outcomes: Counter[str] = Counter()
     for start in range(0, len(cases), batch):
-        group = cases[start : start + batch]
-        if _batch(group, run, rss):
+        group, seen = cases[start : start + batch], Counter[str]()
+        if _batch(group, run, control, rss, seen):
+            seen.clear()
             for case in group:
-                failures += _batch([case], run, rss)
+                failures += _batch([case], run, control, rss, seen)
+        outcomes += seen
         if len(failures) >= worst:
             break
-    return failures
+    return failures, outcomes
 
 
