@@ -1,8 +1,8 @@
 """Structure-aware mutation of model files (rows R01 to R03): build a valid file, change one to three fields, write it.
 
 Byte flips die at the magic number; a file whose fields lie reaches the code behind the checks. Every file is a function
-of (kind, seed, number), so a failure is a seed. `python -m edgewise.testing.mutate gguf --n 20000 --seed 1` runs them,
-each in a forked process, and prints one JSON line; `python -m edgewise.testing.mutate gguf --only 123 --keep DIR` writes one.
+of (kind, seed, number), so a failure is a seed. `python -m edgewise.testing.mutate gguf --n 20000 --seed 1` runs them
+in forked processes and prints one JSON line; `... gguf --seed 1 --only 123 --keep DIR` writes case 123 to look at.
 """
 
 # What overflow bugs in other loaders were made of (CVE-2025-53630, CVE-2026-27940, ...).

@@ -1,4 +1,4 @@
-"""`python -m edgewise.testing.mutate gguf|st|config|tokenizer|truncate --n 20000 --seed 1` → one JSON line, exit 1 on failure.
+"""`python -m edgewise.testing.mutate gguf|st|config|tokenizer|truncate --n 20000 --seed 1` → one JSON line.
 
 A failure is a signal, an exception that is none of the house's, more than 5 s, or more memory than the files + 64 MB.
 bound95: with 95 % confidence the true rate is below it (3 / n when nothing failed).
@@ -10,18 +10,19 @@ import os
 import shutil
 import sys
 import tempfile
-from collections import Counter
 from pathlib import Path
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads would not survive the forks
 
 from edgewise.testing.mutate.cases import KINDS, Cases
-from edgewise.testing.mutate.forks import run_cases
+from edgewise.testing.mutate.forks import begin, bound95, run_cases
 from edgewise.testing.mutate.loading import stages, use
 from edgewise.testing.mutate.truncate import truncations
 
 
-def mutate(kind: str, n: int, seed: int, wanted: str, *, rss: bool = True, only: int | None = None) -> dict[str, object]:
+def mutate(
+    kind: str, n: int, seed: int, wanted: str = "all", *, rss: bool = True, only: int | None = None
+) -> dict[str, object]:
     """Runs n mutants of one kind and gives the line to print."""
     names = stages(wanted)
     with tempfile.TemporaryDirectory() as folder:
@@ -29,6 +30,7 @@ def mutate(kind: str, n: int, seed: int, wanted: str, *, rss: bool = True, only:
 
         def run(number: int) -> tuple[int, str]:
             path, target, nbytes = cases.write(number)
+            begin()
             try:
                 return nbytes, use(path, names)
             finally:
@@ -36,15 +38,10 @@ def mutate(kind: str, n: int, seed: int, wanted: str, *, rss: bool = True, only:
 
         numbers = range(n) if only is None else [only]
         failures, outcomes = run_cases(numbers, run, control=-1, rss=rss)
-    return line(KINDS[kind], kind, len(numbers), seed, names, failures, outcomes)
-
-
-def line(row: str, kind: str, n: int, seed: int, names: list[str], failures: list, outcomes: Counter[str]) -> dict[str, object]:
-    fail = len(failures)
     return {
-        "row": row, "kind": kind, "n": n, "fail": fail, "bound95": round((3 if fail == 0 else fail + 2 * fail**0.5 + 2) / n, 7),
-        "seed": seed, "stages": names, "outcomes": dict(outcomes.most_common()),
-        "failures": [[f.case, f.what] for f in failures[:5]],
+        "row": KINDS[kind], "kind": kind, "n": len(numbers), "fail": len(failures),
+        "bound95": bound95(len(failures), len(numbers)), "seed": seed, "stages": names,
+        "outcomes": dict(outcomes.most_common()), "failures": [[f.case, f.what] for f in failures[:5]],
     }  # fmt: skip
 
 

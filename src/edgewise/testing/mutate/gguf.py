@@ -1,4 +1,4 @@
-"""GGUF files as editable records: counts, lengths, types and offsets may lie. `tiny()` is a llama that loads and runs."""
+"""GGUF files as editable records: counts, lengths, types and offsets may lie. `tiny()` is a llama that runs."""
 
 import functools
 import random
@@ -133,7 +133,8 @@ def tiny(tokenizer: str = "llama") -> File:
         pieces += [b"<0x%02X>" % i for i in range(256)] + ["▁".encode(), b"a", b"b", b"ab", b"\xc3"]
     else:
         shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
-        table = {b: chr(b) for b in shown} | {b: chr(256 + i) for i, b in enumerate(sorted(set(range(256)) - set(shown)))}
+        hidden = sorted(set(range(256)) - set(shown))
+        table = {b: chr(b) for b in shown} | {b: chr(256 + i) for i, b in enumerate(hidden)}
         pieces += [table[i].encode() for i in range(256)] + [b"ab", b"abc"]
     vocab = len(pieces)
     kinds = [2, 3, 3] + ([6] * 256 + [1] * (vocab - 259) if tokenizer == "llama" else [1] * (vocab - 3))
@@ -201,7 +202,8 @@ def _extreme(rng: random.Random) -> int:
 
 def _any_value(rng: random.Random, kind: int) -> Any:
     if kind == STRING:
-        return rng.choice([b"", b"\xff\xfe", b"A" * rng.choice([1, 70, 4096]), rng.randbytes(rng.randrange(20)), b"{{" * 9])
+        noise = rng.randbytes(rng.randrange(20))
+        return rng.choice([b"", b"\xff\xfe", b"A" * rng.choice([1, 70, 4096]), noise, b"{{" * 9])
     if kind in (F32, F64):
         return rng.choice([0.0, -1.0, float("nan"), float("inf"), -float("inf"), 1e38, 1e-45, 0.5])
     return rng.choice([-1, *EXTREMES])
@@ -315,7 +317,8 @@ def _many(file: File, rng: random.Random) -> None:
     body = _word(STRING, 4) + _word(count, 8) + one * count
     if rng.random() < 0.5:
         body = _word(U8, 4) + _word(8 * count, 8) + bytes(8 * count)
-    target = file.get(rng.choice(["tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.scores", "extra.a0"]))
+    names = ["tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.scores", "extra.a0"]
+    target = file.get(rng.choice(names))
     if target is not None and rng.random() < 0.7:
         target.kind, target.raw = ARRAY, body
     else:

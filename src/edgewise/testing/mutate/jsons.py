@@ -7,13 +7,15 @@ from typing import Any
 from edgewise.testing.mutate import EXTREMES
 
 VALUES: tuple[Any, ...] = (
-    None, True, False, "", "x", [], {}, [0], {"a": 1}, -1, -0.5, 0.0, 1e-320, 1e308, 1.5, 10**30, *EXTREMES, "\0", "é\U0001f600",
+    None, True, False, "", "x", [], {}, [0], {"a": 1}, -1, -0.5, 0.0, 1e-320, 1e308, 1.5, 10**30, *EXTREMES,
+    "\0", "é\U0001f600",
     "A" * 5000, "../../etc/passwd", "/etc/passwd", "{{ 1 }}", [None] * 300, [[[[]]]],
 )  # fmt: skip
-CODE = (
+CODE: tuple[tuple[str, Any], ...] = (
     ("auto_map", {"AutoModelForCausalLM": "evil.Model"}), ("_attn_implementation_internal", "org/evil"),
     ("trust_remote_code", True), ("quantization_config", {"quant_method": "evil"}), ("model_type", "no_such_model"),
-    ("rope_scaling", {"type": "linear", "factor": 0}), ("rope_parameters", {"rope_type": "llama3"}), ("text_config", {}),
+    ("rope_scaling", {"type": "linear", "factor": 0}), ("rope_parameters", {"rope_type": "llama3"}),
+    ("text_config", {}),
     ("head_dim", 0), ("num_experts", 2**31), ("tie_word_embeddings", "yes"), ("eos_token_id", [1, "x"]),
 )  # fmt: skip
 
@@ -49,7 +51,8 @@ def _change(tree: Any, rng: random.Random) -> Any:
         case 1 if isinstance(old, (int, float)) and not isinstance(old, bool):
             holder[path[-1]] = rng.choice([-1, 0, 1, old + 1, old - 1, old * 2, 2**31, 2**63, 1e30, -old])
         case 2 if isinstance(old, (list, dict, str)):
-            holder[path[-1]] = rng.choice([type(old)(), [old], old, old[: len(old) // 2] if not isinstance(old, dict) else {}])
+            half = {} if isinstance(old, dict) else old[: len(old) // 2]
+            holder[path[-1]] = rng.choice([type(old)(), [old], old, half])
         case 3:
             other = rng.choice(places)
             value = tree
@@ -71,18 +74,22 @@ def _damage(text: str, rng: random.Random) -> bytes:
             return data[: rng.randrange(len(data) + 1)]
         case 1:
             at = rng.randrange(len(data) or 1)
-            return data[:at] + rng.choice([b"\0", b"\xff", b",", b"}", b"]", b'"', b"NaN", b"1e999", b"\\"]) + data[at + 1 :]
+            other = rng.choice([b"\0", b"\xff", b",", b"}", b"]", b'"', b"NaN", b"1e999", b"\\"])
+            return data[:at] + other + data[at + 1 :]
         case 2:
             depth = rng.choice([65, 1000, 200000])
-            return rng.choice([b"[" * depth, b'{"a":' * depth, data[:-1] + b',"x":' + b"[" * depth + b"]" * depth + b"}"])
+            inside = data[:-1] + b',"x":' + b"[" * depth + b"]" * depth + b"}"
+            return rng.choice([b"[" * depth, b'{"a":' * depth, inside])
         case 3:
             return data.replace(b"{", b'{"twice":1,"twice":2,', 1)
         case 4:
             return rng.choice([b"", b"null", b"[]", b'"x"', b"\xef\xbb\xbf" + data, data + data, data + b"\0", b"{}"])
         case 5:
-            return data[:-1] + b',"many":[' + rng.choice([b"[],", b"{},", b'"",', b'"ab",', b"1,"]) * rng.choice([1000, 600000]) + b"0]}"
+            one = rng.choice([b"[],", b"{},", b'"",', b'"ab",', b"1,"])
+            return data[:-1] + b',"many":[' + one * rng.choice([1000, 600000]) + b"0]}"
         case 6:
-            return data[:-1] + b',"n":' + rng.choice([b"1" * 5000, b"-", b"1.", b"0x1", b"Infinity", b"-NaN", b"1e-9999"]) + b"}"
+            number = rng.choice([b"1" * 5000, b"-", b"1.", b"0x1", b"Infinity", b"-NaN", b"1e-9999"])
+            return data[:-1] + b',"n":' + number + b"}"
         case _:
             return data + b" " * rng.choice([10, 3_000_000])
 

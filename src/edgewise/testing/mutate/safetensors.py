@@ -106,7 +106,8 @@ def _names(file: File, rng: random.Random) -> None:
 
 
 def _metadata(file: File, rng: random.Random) -> None:
-    file.metadata = rng.choice([None, [], "x", 7, {"a": 1}, {"a": None}, {"a": {"b": "c"}}, {"a": "b" * 200000}, {"": ""},
+    file.metadata = rng.choice([None, [], "x", 7, {"a": 1}, {"a": None}, {"a": {"b": "c"}},
+        {"a": "b" * 200000}, {"": ""},
                                 {str(i): "" for i in range(20000)}])  # fmt: skip
 
 
@@ -114,19 +115,24 @@ def _text(file: File, rng: random.Random) -> None:
     """The JSON itself: duplicate keys, deep nesting, not UTF-8, numbers as other things."""
     match rng.randrange(8):
         case 0:
-            rng.choice(file.tensors).extra = rng.choice([',"dtype":"F32"', ',"x":1', ',"shape":[]', ",", ',"a":' + "[" * 5000])
+            extra = rng.choice([',"dtype":"F32"', ',"x":1', ',"shape":[]', ",", ',"a":' + "[" * 5000])
+            rng.choice(file.tensors).extra = extra
         case 1:
             depth = rng.choice([3, 5, 64, 100000])
             file.raw = b'{"a":' * depth + b"1" + b"}" * depth
         case 2:
-            file.raw = rng.choice([b"", b"{", b"{}", b"[]", b"null", b"{}{}", b" {}", b"\xef\xbb\xbf{}", b"{" * 9, b'{"a"'])
+            file.raw = rng.choice(
+                [b"", b"{", b"{}", b"[]", b"null", b"{}{}", b" {}", b"\xef\xbb\xbf{}", b"{" * 9, b'{"a"']
+            )
         case 3:
-            file.swap = rng.choice([("F32", "F32\xff"), (":", ":\0"), ("0", "0.0"), ("0", "1e3"), ("0", "00"), ("0", "-0"),
+            file.swap = rng.choice([("F32", "F32\xff"), (":", ":\0"), ("0", "0.0"), ("0", "1e3"), ("0", "00"),
+                ("0", "-0"),
                                     ("[", "[NaN,"), (",", ",,"), ("}", ",}"), ('"', "'"), ("0", "0 0")])  # fmt: skip
         case 4:
             file.padding = rng.choice([b" " * 7, b"\n", b"\0" * 8, b"x", b" " * 100000])
         case 5:
-            file.raw = b"{" + b",".join(b'"%d":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}' % i for i in range(70000)) + b"}"
+            one = b'"%d":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}'
+            file.raw = b"{" + b",".join(one % i for i in range(70000)) + b"}"
         case _:
             file.flips = [(rng.randrange(1 << 20), 1 << rng.randrange(8)) for _ in range(rng.choice([1, 3]))]
 
@@ -150,9 +156,7 @@ MUTATORS: tuple[tuple[int, Callable[[File, random.Random], None]], ...] = (
 
 def mutant(base: File, rng: random.Random) -> bytes:
     """`base` with one to three fields changed."""
-    tensors = [
-        replace(t, shape=list(t.shape), offsets=list(t.offsets)) for t in base.tensors
-    ]
+    tensors = [replace(t, shape=list(t.shape), offsets=list(t.offsets)) for t in base.tensors]
     file = replace(base, tensors=tensors, flips=[])
     weights, changes = zip(*MUTATORS, strict=True)
     for _ in range(rng.randrange(1, 4)):

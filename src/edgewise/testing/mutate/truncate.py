@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from edgewise.testing.mutate import gguf, safetensors
-from edgewise.testing.mutate.forks import run_cases
+from edgewise.testing.mutate.forks import bound95, run_cases
 from edgewise.testing.mutate.loading import stages, use
 from edgewise.testing.tiny import tiny_model
 
@@ -41,6 +41,6 @@ def truncations(points: int, wanted: str = "all", *, every: int = 1, rss: bool =
 
         failures, outcomes = run_cases(range(len(cuts)), run, control=-1, rss=rss)
     return {
-        "row": "R03", "n": len(cuts), "fail": len(failures), "bound95": round(3 / len(cuts), 7) if not failures else None,
+        "row": "R03", "n": len(cuts), "fail": len(failures), "bound95": bound95(len(failures), len(cuts)),
         "outcomes": dict(outcomes), "failures": [[*cuts[f.case], f.what] for f in failures[:5]],
     }  # fmt: skip
