@@ -138,12 +138,15 @@ class CheckpointLoader:
         return settings.with_params(params).rope(context)
 
 
-def _member(header: Header) -> Any:
+def member_of(header: Header) -> Any:
+    """The architecture's class. Raises Unsupported naming the nearest one."""
     from edgewise.models import MODELS  # the catalog lives in the package, which imports this module
 
     name = header.architecture
     if header.dialect == "gguf" and name == "llama" and header.config.get("llama.expert_count"):
-        name = "mixtral"  # GGUF has one name for both
+        name = "mixtral"  # GGUF has one name for the whole family
+    elif header.dialect == "gguf" and name == "llama" and header.config.get("llama.attention.sliding_window"):
+        name = "mistral"
     return MODELS.load(name)
 
 
@@ -152,9 +155,22 @@ def read_spec(header: Header, context: int | None = None) -> ModelSpec:
 
     context: ask for longer sequences than the model was first trained for (dynamic and longrope rotary embeddings).
     """
-    member = _member(header)
+    member = member_of(header)
     spec: ModelSpec = member.read(Config(header, member.defaults), context)
     return spec
+
+
+def examine(checkpoint: Checkpoint, context: int | None = None) -> tuple[Any, ModelSpec, Names]:
+    """(architecture, shape, tensor names), when settings and tensors fit together. Reads headers only."""
+    header = checkpoint.header()
+    member = member_of(header)
+    overrides = member.gguf_names if header.dialect == "gguf" else member.hf_names
+    names = Names(header.dialect, checkpoint.names(), overrides)
+    spec = read_spec(header, context)
+    spec = replace(spec, **_check(spec, checkpoint, names, Config(header, member.defaults)))
+    nowhere: Any = None  # without a source no device is asked for anything
+    member(spec, CheckpointLoader(checkpoint, None, nowhere, names))
+    return member, spec, names
 
 
 def load_model(
@@ -165,12 +181,7 @@ def load_model(
     source: where bytes come from; None: the checkpoint's own files, closed again before this returns.
     """
     header = checkpoint.header()
-    member = _member(header)
-    spec = read_spec(header, context)
-    overrides = member.gguf_names if header.dialect == "gguf" else member.hf_names
-    names = Names(header.dialect, checkpoint.names(), overrides)
-    spec = replace(spec, **_check(spec, checkpoint, names, Config(header, member.defaults)))
-    member(spec, CheckpointLoader(checkpoint, None, device, names))
+    member, spec, names = examine(checkpoint, context)
     own = SOURCES.build("file", files=header.files) if source is None else source
     try:
         model: Model = member(spec, CheckpointLoader(checkpoint, own, device, names))

@@ -29,7 +29,7 @@ class Mixtral(Decoder):
 
     @classmethod
     def read(cls, config: Config, context: int | None = None) -> ModelSpec:
-        spec = mixture(decoder_spec(config, context, theta=1e6), config, "num_local_experts")
+        spec = mixture(decoder_spec(config, context, theta=1e6), config)
         window = config.count("sliding_window") if config.get("sliding_window") else None
         return replace(spec, windows=(window,) * spec.layers)
 

@@ -21,7 +21,7 @@ class Olmoe(Decoder):
         if clip:
             raise Unsupported(f"'{config.label('clip_qkv')}' in {config.where} is {clip}; clipping is not implemented.")
         width = "moe_intermediate_size" if config.dialect == "gguf" else None
-        spec = mixture(decoder_spec(config, context), config, "num_experts", width)
+        spec = mixture(decoder_spec(config, context), config, width)
         return with_extra(spec, renormalise=config.flag("norm_topk_prob", False))
 
     def block(self, load: Loader, spec: ModelSpec, layer: int) -> Block:

@@ -19,7 +19,7 @@ from edgewise.models.specs import FULL, SLIDING, decoder_spec, mixture, with_ext
 class Qwen2Moe(Decoder):
     @classmethod
     def read(cls, config: Config, context: int | None = None) -> ModelSpec:
-        spec = mixture(decoder_spec(config, context), config, "num_experts", "moe_intermediate_size")
+        spec = mixture(decoder_spec(config, context), config, "moe_intermediate_size")
         if config.dialect == "hf" and config.flag("use_sliding_window", False):
             first = config.get("max_window_layers", 28)
             types = [SLIDING if i % 2 == 0 and i < first else FULL for i in range(spec.layers)]

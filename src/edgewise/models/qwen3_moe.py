@@ -22,7 +22,7 @@ class Qwen3Moe(Decoder):
 
     @classmethod
     def read(cls, config: Config, context: int | None = None) -> ModelSpec:
-        spec = mixture(decoder_spec(config, context), config, "num_experts", "moe_intermediate_size")
+        spec = mixture(decoder_spec(config, context), config, "moe_intermediate_size")
         if config.dialect == "hf" and config.flag("use_sliding_window", False):
             spec = replace(spec, windows=(config.count("sliding_window", 4096),) * spec.layers)
         # GGUF files of this architecture always mean renormalised weights and need not say so.

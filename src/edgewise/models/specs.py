@@ -67,8 +67,9 @@ def decoder_spec(
     )
 
 
-def mixture(spec: ModelSpec, config: Config, experts_key: str, width_key: str | None = None) -> ModelSpec:
+def mixture(spec: ModelSpec, config: Config, width_key: str | None = None) -> ModelSpec:
     """The same model with experts in every layer."""
+    experts_key = "num_experts" if config.has("num_experts") else "num_local_experts"  # either, in any architecture
     experts, chosen = config.count(experts_key), config.count("num_experts_per_tok")
     if chosen > experts:
         raise BadInput(

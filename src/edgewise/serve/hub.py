@@ -41,6 +41,15 @@ def is_repository(name: str) -> bool:
     return REPOSITORY.fullmatch(name.removeprefix("hf.co/")) is not None
 
 
+def here(name: str) -> bool:
+    """Whether `locate` would find it."""
+    try:
+        locate(name)
+    except BadInput:
+        return False
+    return True
+
+
 def locate(name: str) -> Path:
     """The file or folder of a model that is on this machine. Raises BadInput saying how to get it."""
     path = Path(name).expanduser()

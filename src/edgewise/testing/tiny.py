@@ -110,9 +110,10 @@ def _ffn(kind: str, c: Mapping[str, Any], dim: int) -> Iterator[tuple[str, tuple
         yield "mlp.shared_expert_gate.weight", (1, dim)
         rooms.append(("mlp.shared_expert", c["shared_expert_intermediate_size"]))
     for room, width in rooms:
-        yield f"{room}.gate_proj.weight", (width, dim)
-        yield f"{room}.up_proj.weight", (width, dim)
-        yield f"{room}.down_proj.weight", (dim, width)
+        for name, shape in (("gate_proj", (width, dim)), ("up_proj", (width, dim)), ("down_proj", (dim, width))):
+            yield f"{room}.{name}.weight", shape
+            if c.get("mlp_bias"):
+                yield f"{room}.{name}.bias", shape[:1]
 
 
 def tiny_tensors(architecture: str, config: Mapping[str, Any], seed: int) -> dict[str, npt.NDArray[np.float32]]:

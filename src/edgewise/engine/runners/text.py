@@ -7,7 +7,8 @@ Cost:   a few microseconds of Python a step beside the model's own calls
 Status: kept
 """
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Generator, Sequence
 
 import numpy as np
 
@@ -16,8 +17,6 @@ from edgewise.engine.api import Work
 from edgewise.kernels.api import Device, Floats, SeqRows
 from edgewise.kv.api import KVCache
 from edgewise.models.api import Batch, Model
-
-SCRATCH = SeqId(-1)  # the sequence of `score`; requests count from 0
 
 
 class TextRunner:
@@ -29,6 +28,7 @@ class TextRunner:
         self.device = device
         self._layers = range(model.spec.layers)
         self._nothing = np.empty((0, model.spec.vocab), np.float32)
+        self._scratch = itertools.count(-1, -1)  # sequences of `score`; requests count up from 0
         self._logits: object = None  # keeps the device's array alive while the caller looks at it
 
     def step(self, work: Sequence[Work]) -> Floats:
@@ -61,13 +61,14 @@ class TextRunner:
         self._logits = self.model.head(x, batch)
         return self.device.download(self._logits)
 
-    def score(self, tokens: Sequence[int], chunk: int) -> Iterator[Floats]:
+    def score(self, tokens: Sequence[int], chunk: int) -> Generator[Floats, None, None]:
         """Logits of every token, `chunk` rows at a time, from a sequence of its own: arrays (≤ chunk, vocab)."""
-        self.kv.open(SCRATCH, tokens)
+        seq = SeqId(next(self._scratch))
+        self.kv.open(seq, ())
         try:
             for past in range(0, len(tokens), chunk):
                 part = tokens[past : past + chunk]
-                self.kv.reserve(SCRATCH, past + len(part))
-                yield self.step([Work(SCRATCH, part, past, len(part))])
+                self.kv.reserve(seq, past + len(part))
+                yield self.step([Work(seq, part, past, len(part))])
         finally:
-            self.kv.close(SCRATCH)
+            self.kv.close(seq)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgewise.base import BadInput, Unsupported
+from edgewise.kernels import formats
 from edgewise.kernels.api import AttnSpec, DeviceInfo, Floats, Ints, ReadAt, Routing, SeqRows
 
 
@@ -68,18 +69,12 @@ ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
 
 
 def _decode(shape: Sequence[int], fmt: str, data: memoryview | bytes | npt.NDArray[np.uint8]) -> Floats:
-    """Stored bytes → float32 of `shape`."""
-    raw = np.frombuffer(data, np.uint8)
-    plain = {"F32": 4, "F16": 2, "BF16": 2}.get(fmt)
-    if plain is not None and raw.size != prod(shape) * plain:
-        raise BadInput(f"A {fmt} tensor of shape {tuple(shape)} needs {prod(shape) * plain} bytes but has {raw.size}.")
-    if fmt == "F32":
-        return raw.view(np.float32).reshape(shape).copy()
-    if fmt == "F16":
-        return raw.view(np.float16).astype(np.float32).reshape(shape)
-    if fmt == "BF16":
-        return from_bf16(raw.view(np.uint16)).reshape(shape)
-    raise Unsupported(f"device 'reference' cannot decode format '{fmt}'.")
+    """Stored bytes → float32 of `shape`, by the format's own slow twin."""
+    spec = formats.find(fmt)
+    if shape[-1] % spec.block:
+        raise BadInput(f"{fmt} stores blocks of {spec.block} weights; rows of {shape[-1]} do not fit.")
+    values: Floats = np.asarray(spec.widen(np.frombuffer(data, spec.layout)), np.float32)
+    return values.reshape(shape)
 
 
 def _softmax(x: Floats) -> Floats:
@@ -106,14 +101,8 @@ class ReferenceDevice:
         return x
 
     def load(self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None) -> ReferenceWeight:
-        values = _decode(shape, fmt, read(0, self._nbytes(shape, fmt)))
-        return ReferenceWeight(values if rows is None else values[rows], fmt)
-
-    def _nbytes(self, shape: Sequence[int], fmt: str) -> int:
-        sizes = {"F32": 4, "F16": 2, "BF16": 2}
-        if fmt not in sizes:
-            raise Unsupported(f"device 'reference' cannot decode format '{fmt}'.")
-        return prod(shape) * sizes[fmt]
+        values = _decode(shape, fmt, read(0, formats.nbytes(fmt, prod(shape))))
+        return ReferenceWeight(np.array(values if rows is None else values[rows]), fmt)
 
     def experts(self, weights: Sequence[ReferenceWeight]) -> ReferenceWeight:
         return ReferenceWeight(np.stack([w.values for w in weights]), weights[0].format)
@@ -124,9 +113,7 @@ class ReferenceDevice:
     def rows(self, x: Floats, index: Ints) -> Floats:
         return x[index]
 
-    def linear(
-        self, x: Floats, w: ReferenceWeight, bias: Floats | None = None, add: Floats | None = None
-    ) -> Floats:
+    def linear(self, x: Floats, w: ReferenceWeight, bias: Floats | None = None, add: Floats | None = None) -> Floats:
         # One matrix-vector product a row: a matrix-matrix product would add in an order that depends on the row count.
         y: Floats = np.matmul(w.values, x[:, :, None])[:, :, 0]
         if bias is not None:
@@ -146,7 +133,8 @@ class ReferenceDevice:
         return x * np.float32(factor)
 
     def softcap(self, x: Floats, cap: float) -> Floats:
-        return np.float32(cap) * np.tanh(x / np.float32(cap))
+        capped: Floats = np.float32(cap) * np.tanh(x / np.float32(cap))
+        return capped
 
     def act_mul(self, gate: Floats, up: Floats, kind: str) -> Floats:
         if kind not in ACTIVATIONS:

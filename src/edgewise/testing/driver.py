@@ -1,4 +1,4 @@
-"""The smallest loop that runs a model: prefill in chunks, then greedy, one sequence at a time. Tests only."""
+"""The smallest loop that runs a model: prefill in chunks, then greedy, one sequence at a time. For tests."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,8 +20,7 @@ class Driver:
         self.device = device
         self.listen = listen
         self.past = 0
-        pages = -(-tokens // 16)
-        self.kv = PagedCache(device, spec.layers, spec.kv_heads, spec.head_dim, pages=pages, page_tokens=16, dtype="f32")
+        self.kv = PagedCache(device, spec.layers, spec.kv_heads, spec.head_dim, pages=-(-tokens // 16), dtype="f32")
         self.kv.open(SeqId(0), [])
 
     def step(self, tokens: Sequence[int], outputs: Sequence[int] | None = None) -> Any:

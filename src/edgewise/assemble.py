@@ -1,0 +1,184 @@
+"""L8: the only file that knows every room. From a checkpoint and a few names to an engine, or one sentence why not."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgewise.base import BadInput, Cap, Incompatible, OutOfRoom, Unsupported
+from edgewise.base.catalog import nearest
+from edgewise.decode.samplers import SAMPLERS
+from edgewise.decode.speculators import SPECULATORS
+from edgewise.decode.verifiers import VERIFIERS
+from edgewise.engine.loop import Engine
+from edgewise.engine.policies import POLICIES
+from edgewise.engine.runners import RUNNERS
+from edgewise.engine.runners.text import TextRunner
+from edgewise.kernels.api import Device
+from edgewise.kernels.devices import DEVICES
+from edgewise.kv import CACHES
+from edgewise.kv.api import KVCache
+from edgewise.kv.paged import token_bytes
+from edgewise.models import load_model, read_spec
+from edgewise.models.api import Model, ModelSpec
+from edgewise.text import load_template, load_tokenizer
+from edgewise.text.api import ChatTemplate, Tokenizer
+from edgewise.weights import open_checkpoint
+from edgewise.weights.api import Checkpoint, Header
+
+CONTEXT = 4096  # the default context of a model that could take more
+KV_TYPES = {
+    "f16": "f16", "fp16": "f16", "float16": "f16", "bf16": "bf16", "bfloat16": "bf16", "f32": "f32", "fp32": "f32",
+    "float32": "f32",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A model that is ready to run, and everything it was put together from."""
+
+    header: Header
+    spec: ModelSpec
+    device: Device
+    model: Model
+    kv: KVCache
+    kv_dtype: str
+    kv_bytes: int  # reserved for the whole cache; touched as it fills
+    context: int
+    runner: TextRunner
+    engine: Engine
+    tokenizer: Tokenizer | None  # None: the checkpoint has none, only token ids go in and out
+    template: ChatTemplate | None
+
+
+def assemble(
+    path: str | Path,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    ctx_size: int | None = None,
+    kv: str = "paged",
+    kv_cache_dtype: str = "auto",
+    page_tokens: int = 16,
+    prefill_chunk: int = 512,
+    max_num_seqs: int = 16,
+    policy: str = "fcfs",
+    speculator: str = "none",
+    verifier: str = "none",
+    sampler: str = "standard",
+    runner: str = "text",
+    seed: int = 0,
+) -> Assembly:
+    """ctx_size: None is the model's context but at most 4096, 0 is the model's. Members go by catalog name, with
+    settings ("ngram:n=3"). Everything that can be refused is refused before the weights are read."""
+    if max_num_seqs < 1 or prefill_chunk < 1:
+        raise BadInput(f"max_num_seqs ({max_num_seqs}) and prefill_chunk ({prefill_chunk}) must be at least 1.")
+    checkpoint = open_checkpoint(path)
+    header = checkpoint.header()
+    spec, context = _context(header, ctx_size)
+    dtype = _kv_type(kv_cache_dtype, checkpoint)
+    tokenizer, template = _words(header, spec)
+    drafts = SPECULATORS.build(speculator)
+    _need(f"speculator '{speculator}'", drafts.needs, f"kv '{kv}'", CACHES.load(kv.partition(":")[0]).gives)
+    machine: Device = DEVICES.build(device, threads=threads)
+    per_token = token_bytes(spec.layers, spec.kv_heads, spec.head_dim, dtype)
+    pages = _pages(checkpoint, machine.info.memory_bytes, per_token, context, max_num_seqs, page_tokens, dtype)
+    model = load_model(checkpoint, machine, context=context)
+    cache: KVCache = CACHES.build(
+        kv, device=machine, layers=spec.layers, kv_heads=spec.kv_heads, head_dim=spec.head_dim, pages=pages,
+        page_tokens=page_tokens, dtype=dtype,
+    )  # fmt: skip
+    work: TextRunner = RUNNERS.build(runner, model=model, kv=cache, device=machine)
+    engine = Engine(
+        work, cache, POLICIES.build(policy), drafts, VERIFIERS.build(verifier, sampler=SAMPLERS.build(sampler)),
+        vocab=model.spec.vocab, context=context, ends=_ends(header, tokenizer, model.spec), rows=prefill_chunk,
+        sequences=max_num_seqs, page_tokens=page_tokens, seed=seed,
+    )  # fmt: skip
+    kv_bytes = pages * page_tokens * per_token
+    return Assembly(
+        header, model.spec, machine, model, cache, dtype, kv_bytes, context, work, engine, tokenizer, template
+    )
+
+
+def _context(header: Header, wanted: int | None) -> tuple[ModelSpec, int]:
+    """The model's shape, and the longest sequence that will be served."""
+    if wanted is None or wanted == 0:
+        spec = read_spec(header)
+        return spec, spec.context if wanted == 0 else min(spec.context, CONTEXT)
+    if wanted < 0:
+        raise BadInput(f"ctx_size is {wanted}; give a number of tokens, or 0 for the model's own context.")
+    spec = read_spec(header, wanted)
+    if wanted > spec.context:
+        raise BadInput(
+            f"ctx_size is {wanted} but {header.name} was made for {spec.context} tokens at most. Ask for fewer."
+        )
+    return spec, wanted
+
+
+def _kv_type(wanted: str, checkpoint: Checkpoint) -> str:
+    """auto: f32 where the weights are all F32, so that such a model is computed as it is written; else f16."""
+    if wanted == "auto":
+        plain = all(checkpoint.info(name).format == "F32" for name in checkpoint.names())
+        return "f32" if plain else "f16"
+    if wanted.lower() not in KV_TYPES:
+        raise Unsupported(f"There is no KV cache type '{wanted}'.{nearest(wanted, ['auto', *KV_TYPES])}")
+    return KV_TYPES[wanted.lower()]
+
+
+def _words(header: Header, spec: ModelSpec) -> tuple[Tokenizer | None, ChatTemplate | None]:
+    """The tokenizer and chat template, checked against the model. A checkpoint without a tokenizer is still a model."""
+    if header.dialect == "gguf":
+        absent = "tokenizer.ggml.model" not in header.config
+    else:
+        absent = not any((header.folder / name).exists() for name in ("tokenizer.json", "tokenizer.model"))
+    if absent:
+        return None, None
+    tokenizer = load_tokenizer(header)
+    if tokenizer.vocab > spec.vocab:
+        raise BadInput(
+            f"The tokenizer of {header.name} has {tokenizer.vocab} tokens but the embedding has {spec.vocab} rows: "
+            "some tokens have no vector. Tokenizer and weights do not belong together."
+        )
+    return tokenizer, load_template(header)
+
+
+def _ends(header: Header, tokenizer: Tokenizer | None, spec: ModelSpec) -> frozenset[int]:
+    """Every id that ends a text, by the tokenizer or by generation_config.json."""
+    listed = header.generation.get("eos_token_id")
+    also = listed if isinstance(listed, list) else [listed]
+    ends = {token for token in also if isinstance(token, int) and 0 <= token < spec.vocab}
+    return frozenset(ends | (tokenizer.eos if tokenizer else set()))
+
+
+def _need(who: str, needs: frozenset[Cap], giver: str, gives: frozenset[Cap]) -> None:
+    def names(caps: frozenset[Cap]) -> str:
+        return ", ".join(sorted(cap.name for cap in caps)) or "nothing"
+
+    if needs - gives:
+        raise Incompatible(f"{who} needs {names(needs - gives)}; {giver} gives {names(gives)}. Change one of them.")
+
+
+def _pages(
+    checkpoint: Checkpoint, memory: int, per_token: int, context: int, sequences: int, page_tokens: int, dtype: str
+) -> int:
+    """Pages for every sequence at full length, or as many as memory holds beside the weights, at least one sequence's.
+
+    memory: the machine's bytes, 0 when unknown. Pages take memory only as they are used.
+    """
+    if page_tokens < 1:
+        raise BadInput(f"page_tokens must be a positive multiple of 16 but is {page_tokens}.")
+    one = math.ceil(context / page_tokens)
+    page_bytes = page_tokens * per_token
+    if memory == 0:
+        return one * sequences
+    weights = sum(checkpoint.info(name).extent.nbytes for name in checkpoint.names())
+    room = (memory * 9 // 10 - weights) // page_bytes
+    if room < one:
+        gib = 1 << 30
+        raise OutOfRoom(
+            f"{checkpoint.header().name} needs {weights / gib:.2f} GiB for its weights and "
+            f"{one * page_bytes / gib:.2f} GiB for {context} tokens of {dtype} KV cache, but this machine has "
+            f"{memory / gib:.2f} GiB, a tenth of which is left to others. "
+            "Use a smaller format of the model, or a smaller ctx_size."
+        )
+    return min(one * sequences, room)
+

@@ -1,0 +1,167 @@
+"""`edgewise score`: how well a model predicts a text, and how far a second model's predictions are from it."""
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from edgewise.base import BadInput
+from edgewise.serve.hub import locate
+from edgewise.serve.options import CacheType, Context, Json, Threads
+
+if TYPE_CHECKING:
+    from edgewise.serve.llm import LLM
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass
+class Sums:
+    """Running totals over scored tokens."""
+
+    tokens: int = 0
+    nats: float = 0.0  # of the first model
+    other_nats: float = 0.0
+    kl: float = 0.0  # sum over tokens of KL(first || second), nats
+    agree: int = 0  # tokens where both rank the same id first
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="folder, GGUF file, or user/repo from the cache")],
+    text: Annotated[Path, typer.Option("--text", "-f", help="a UTF-8 text file")],
+    against: Annotated[str | None, typer.Option("--against", help="a second model with the same tokens")] = None,
+    context: Context = None,
+    stride: Annotated[int | None, typer.Option(min=1, help="tokens between windows [default: half of one]")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="score at most so many tokens; 0: all")] = 0,
+    threads: Threads = None,
+    kv_cache_dtype: CacheType = None,
+    device: Annotated[str, typer.Option(help="where to compute; see `edgewise members`")] = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Perplexity and bits per byte of a text; with --against: mean KL divergence and top-1 agreement as well.
+
+    Windows of the context length (--ctx-size; the default is 512 or the model's, whichever is less) move by --stride
+    tokens. Each begins with BOS where the model has one, and only tokens no window scored before count, so every token
+    after the first is scored once, with at least a window less a stride of context behind it, where the text has it.
+    """
+    from edgewise.serve.llm import LLM
+
+    words = _read(text)
+    options: dict[str, Any] = {"threads": threads, "device": device, "kv_cache_dtype": kv_cache_dtype or "auto"}
+    first = LLM(locate(model), max_num_seqs=1, ctx_size=context, **options)
+    tokens = first.tokenize(words)
+    second = None
+    if against is not None:
+        second = LLM(locate(against), max_num_seqs=1, ctx_size=first.context, **options)
+        if second.tokenize(words) != tokens:
+            raise BadInput(f"{second.name} splits this text into other tokens than {first.name}; they do not compare.")
+    if limit:
+        tokens = tokens[: limit + 1]
+    size = first.context if context is not None else min(first.context, 512)
+    step = stride or max(1, size // 2)
+    if len(tokens) < 2:
+        raise BadInput(f"{text} has {len(tokens)} tokens; at least two are needed.")
+    if step >= size:
+        raise BadInput(f"The stride of {step} is not below the window of {size} tokens; text would be skipped.")
+    sums = Sums()
+    for window in windows(len(tokens), size - 1, step):
+        _score(first, second, tokens, window, sums)
+        if sys.stderr.isatty():
+            print(f"\r{sums.tokens}/{len(tokens) - 1} tokens, perplexity {_ppl(sums):.4f}", end="", file=sys.stderr)
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    scored_bytes = len(first.detokenize(tokens[1:]).encode())
+    facts = report(sums, first.name, second.name if second else None, scored_bytes, size, step)
+    if as_json:
+        print(json.dumps(facts, indent=1))
+        return
+    for name, value in facts.items():
+        print(f"{name.replace('_', ' '):<20} {value:.6g}" if isinstance(value, float) else f"{name:<20} {value}")
+
+
+def windows(tokens: int, size: int, stride: int) -> Iterator[tuple[int, int, int]]:
+    """(begin, end, first token to count): token 0 is never counted, every other one exactly once."""
+    counted, begin = 1, 0
+    while counted < tokens:
+        end = min(begin + size, tokens)
+        yield begin, end, counted
+        counted, begin = end, begin + stride
+
+
+def report(
+    sums: Sums, model: str, other: str | None, nbytes: int, size: int, stride: int
+) -> dict[str, Any]:
+    """The object that --json prints."""
+    facts: dict[str, Any] = {
+        "model": model,
+        "tokens": sums.tokens,
+        "ctx_size": size,
+        "stride": stride,
+        "perplexity": _ppl(sums),
+        "bits_per_byte": sums.nats / math.log(2) / nbytes if nbytes else None,
+    }
+    if other is not None:
+        facts |= {
+            "against": other,
+            "against_perplexity": math.exp(sums.other_nats / sums.tokens),
+            "mean_kl": sums.kl / sums.tokens,
+            "top1_agreement": sums.agree / sums.tokens,
+        }
+    return facts
+
+
+def _score(first: "LLM", second: "LLM | None", tokens: Sequence[int], window: tuple[int, int, int], to: Sums) -> None:
+    begin, end, counted = window
+    part = list(tokens[begin:end])
+    bos = first.tokenizer.bos if first.tokenizer.add_bos else None
+    head = [] if bos is None or part[0] == bos else [bos]
+    ids = head + part
+    # row i predicts ids[i + 1]; the first one that counts is the row just before token `counted`
+    start, at = len(head) + counted - begin - 1, 0
+    both = [first.logits_chunks(ids)] + ([second.logits_chunks(ids)] if second else [])
+    for chunks in zip(*both, strict=True):
+        rows = range(max(start - at, 0), min(len(chunks[0]), len(ids) - 1 - at))
+        if len(rows):
+            targets = np.array(ids[at + rows.start + 1 : at + rows.stop + 1])
+            _add(to, [chunk[rows.start : rows.stop] for chunk in chunks], targets)
+        at += len(chunks[0])
+
+
+def _add(to: Sums, logits: Sequence[Any], targets: npt.NDArray[np.int64]) -> None:
+    """logits: one (tokens, vocab) array per model; targets (tokens,)."""
+    rows = np.arange(len(targets))
+    logp = [log_softmax(one) for one in logits]
+    to.tokens += len(targets)
+    to.nats -= float(logp[0][rows, targets].sum())
+    if len(logp) == 2:
+        to.other_nats -= float(logp[1][rows, targets].sum())
+        to.kl += float((np.exp(logp[0]) * (logp[0] - logp[1])).sum())
+        to.agree += int((logits[0].argmax(1) == logits[1].argmax(1)).sum())
+
+
+def log_softmax(logits: Any) -> Doubles:
+    """Natural log probabilities in float64, row by row."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(1, keepdims=True)
+    result: Doubles = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return result
+
+
+def _ppl(sums: Sums) -> float:
+    return math.exp(sums.nats / sums.tokens) if sums.nats / sums.tokens < 700 else math.inf
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 text (byte {error.start}); convert it first.") from error
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}.") from error

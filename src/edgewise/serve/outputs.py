@@ -1,0 +1,187 @@
+"""What comes back from a request: vLLM's names and shapes, filled from the engine's events as they arrive."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from edgewise.base import Event, SamplingParams, TokenLogprob
+from edgewise.text.api import Tokenizer
+from edgewise.text.stops import StopMatcher
+
+CARRY = 8  # last tokens of the prompt that the detokeniser sees: more than one character can be made of
+
+
+@dataclass
+class Logprob:
+    """Natural logarithm, of the model's own distribution: before penalties, filters and temperature."""
+
+    logprob: float
+    rank: int | None  # 1: the likeliest; None: not among the alternatives that were asked for
+    decoded_token: str
+
+
+@dataclass
+class CompletionOutput:
+    """One sample. text is that of token_ids up to, and without, what ended it (a token, or a stop string)."""
+
+    index: int
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    finish_reason: str | None = None  # "stop" | "length" | "cancelled" | "error"
+    stop_reason: int | str | None = None  # the stop string or stop_token_id that ended it
+    logprobs: list[dict[int, Logprob]] | None = None
+    cumulative_logprob: float | None = None
+    error: str | None = None
+
+
+@dataclass
+class Metrics:
+    """ttft_s: from the request's arrival to its first token. tok_s: tokens after the first (of each sample) over the
+    time since the first one; when there was only one, tokens over the whole time."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    ttft_s: float = 0.0
+    tok_s: float = 0.0
+    total_s: float = 0.0
+
+
+@dataclass
+class RequestOutput:
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: list[int]
+    outputs: list[CompletionOutput]
+    metrics: Metrics
+    finished: bool = True
+
+
+@dataclass
+class StreamChunk:
+    """New text and tokens of one sample; the last chunk of a sample has a finish_reason, the last of all metrics."""
+
+    text: str
+    token_ids: list[int]
+    finish_reason: str | None = None
+    index: int = 0
+    stop_reason: int | str | None = None
+    logprobs: list[dict[int, Logprob]] | None = None
+    error: str | None = None
+    metrics: Metrics | None = None
+
+
+class Writer:
+    """Turns one sample's tokens into text and watches for stop strings. Without a tokenizer there is no text."""
+
+    def __init__(self, index: int, params: SamplingParams, tokenizer: Tokenizer | None, before: Sequence[int]) -> None:
+        self.output = CompletionOutput(index)
+        self._tokenizer = tokenizer
+        self._words = tokenizer.stream(skip_special=params.skip_special_tokens) if tokenizer else None
+        for token in before:  # a text that goes on keeps the space it begins with; one that begins here has none
+            assert self._words is not None
+            self._words.push(token)
+        self._stops = StopMatcher(params.stop)
+        self._least = params.min_tokens
+        if params.logprobs is not None:
+            self.output.logprobs, self.output.cumulative_logprob = [], 0.0
+
+    def take(self, event: Event) -> StreamChunk:
+        """Appends an event to the output. After a stop string came true, tokens beyond it are dropped."""
+        out, text, tokens = self.output, "", []
+        fresh: list[dict[int, Logprob]] = []
+        for at, token in enumerate(event.tokens):
+            tokens.append(token)
+            if out.logprobs is not None:
+                fresh.append(self._logprob(event.logprobs[at]))
+            ending = event.finish_reason == "stop" and at == len(event.tokens) - 1
+            if self._words is not None and not ending:
+                text += self._watch(self._words.push(token), len(out.token_ids) + len(tokens))
+            if self._stops.matched is not None:
+                break
+        out.finish_reason, out.stop_reason, out.error = event.finish_reason, event.stop_reason, event.error
+        if event.finish_reason and self._words is not None and self._stops.matched is None:
+            text += self._stops.push(self._words.flush())
+            text += self._stops.flush()
+        if self._stops.matched is not None:
+            out.finish_reason, out.stop_reason = "stop", self._stops.matched
+        out.text += text
+        out.token_ids += tokens
+        if out.logprobs is not None:
+            out.logprobs += fresh
+        return StreamChunk(
+            text, tokens, out.finish_reason, out.index, out.stop_reason, fresh if out.logprobs is not None else None,
+            out.error,
+        )
+
+    def _watch(self, text: str, length: int) -> str:
+        return self._stops.push(text) if length > self._least else text
+
+    def _logprob(self, entries: Sequence[TokenLogprob]) -> dict[int, Logprob]:
+        """Alternatives in order of likelihood; the chosen token is always there."""
+        chosen, *others = entries
+        found: dict[int, Logprob] = {}
+        for rank, entry in enumerate(others, 1):
+            found[entry.token] = Logprob(entry.logprob, rank, self._piece(entry.token))
+        if chosen.token not in found:
+            found[chosen.token] = Logprob(chosen.logprob, None, self._piece(chosen.token))
+        self.output.cumulative_logprob = (self.output.cumulative_logprob or 0.0) + chosen.logprob
+        return found
+
+    def _piece(self, token: int) -> str:
+        return self._tokenizer.decode([token], skip_special=False) if self._tokenizer else ""
+
+
+class Collector:
+    """Gathers one request's events into its output. `chunks` holds what a streaming reader has not yet taken.
+
+    goes_on: the output continues the prompt's text (a completion), rather than being a text of its own (an answer).
+    """
+
+    def __init__(
+        self,
+        prompt: str | None,
+        tokens: Sequence[int],
+        params: SamplingParams,
+        tokenizer: Tokenizer | None,
+        now: Callable[[], float],
+        goes_on: bool = True,
+    ) -> None:
+        self.prompt = prompt
+        self.prompt_token_ids = list(tokens)
+        self.chunks: list[StreamChunk] = []
+        before = self.prompt_token_ids[-CARRY:] if goes_on and tokenizer else []
+        self._writers = [Writer(index, params, tokenizer, before) for index in range(params.n)]
+        self._now = now
+        self._start = now()
+        self._first: dict[int, float] = {}  # per sample: when its first token came
+        self._last = self._start
+
+    @property
+    def finished(self) -> bool:
+        return all(writer.output.finish_reason for writer in self._writers)
+
+    def take(self, event: Event) -> bool:
+        """True when a stop string ended the sample, so that the engine need not go on with it."""
+        writer = self._writers[event.index]
+        if writer.output.finish_reason:  # told to stop already; this is the engine's answer
+            return False
+        if event.tokens:
+            self._last = self._now()
+            self._first.setdefault(event.index, self._last)
+        chunk = writer.take(event)
+        self.chunks.append(chunk)
+        if chunk.finish_reason and self.finished:
+            chunk.metrics = self.metrics()
+        return chunk.finish_reason is not None and event.finish_reason is None
+
+    def metrics(self) -> Metrics:
+        made = sum(len(writer.output.token_ids) for writer in self._writers)
+        later = sum(max(0, len(writer.output.token_ids) - 1) for writer in self._writers)
+        total = self._last - self._start
+        first = min(self._first.values(), default=self._start) - self._start
+        since = max(0.0, total - first)
+        speed = later / since if later and since > 0 else (made / total if total > 0 else 0.0)
+        return Metrics(len(self.prompt_token_ids), made, first, speed, total)
+
+    def result(self, request_id: str) -> RequestOutput:
+        outputs = [writer.output for writer in self._writers]
+        return RequestOutput(request_id, self.prompt, self.prompt_token_ids, outputs, self.metrics(), self.finished)
