@@ -2,7 +2,11 @@
 
 from edgewise.base import Catalog
 
-CHECKPOINTS = Catalog("checkpoint", __name__, {
-    "safetensors": ".safetensors:SafetensorsCheckpoint",
-    "gguf": ".gguf:GgufCheckpoint",
-})
+CHECKPOINTS = Catalog(
+    "checkpoint",
+    __name__,
+    {
+        "safetensors": ".safetensors:SafetensorsCheckpoint",
+        "gguf": ".gguf:GgufCheckpoint",
+    },
+)

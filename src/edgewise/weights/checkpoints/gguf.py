@@ -48,7 +48,8 @@ class GgufCheckpoint:
             # ints only: to compare an array with an int gives an array
             if not isinstance(part, int) or not isinstance(count, int) or (part, count or 1) != (index, len(files)):
                 raise BadInput(
-                    f"{files[index]}: its name says part {index} of {len(files)}, its metadata part {part} of {count}. "
+                    f"{files[index]}: its name says part {index} of {len(files)}, "
+                    f"its metadata part {str(part)[:40]} of {str(count)[:40]}. "
                     "Keep the names that the files were published with."
                 )
             for tensor in plan.tensors:

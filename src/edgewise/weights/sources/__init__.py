@@ -2,7 +2,11 @@
 
 from edgewise.base import Catalog
 
-SOURCES = Catalog("source", __name__, {
-    "file": ".file:FileSource",
-    "faulty": ".faulty:FaultySource",
-})
+SOURCES = Catalog(
+    "source",
+    __name__,
+    {
+        "file": ".file:FileSource",
+        "faulty": ".faulty:FaultySource",
+    },
+)
