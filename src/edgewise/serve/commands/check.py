@@ -72,8 +72,8 @@ def invariance(
         count = min(tokens, parts.context)
         report = {
             "model": parts.header.name, "device": parts.device.info.name, "isa": parts.device.info.isa,
-            "kv": parts.kv_dtype, "tokens": count, "threads": THREADS, "page_tokens": PAGES, "chunks": [c or "all" for c in CHUNKS],
-            "batches": BATCHES,
+            "kv": parts.kv_dtype, "tokens": count, "batches": BATCHES, "chunks": [c or "all" for c in CHUNKS],
+            "page_tokens": PAGES, "threads": THREADS,
         }  # fmt: skip
         numbers = np.random.default_rng(0)
         target = numbers.integers(0, parts.spec.vocab, count).tolist()
