@@ -66,10 +66,10 @@ def gguf_formats(tensors: Mapping[str, Rows], order: Order, layers: int) -> tupl
     wanted = {mix.usual, mix.head, mix.better, "F32"}
     odd = {name: fmt for name, fmt in chosen.items() if fmt not in wanted}
     if odd:
-        name, fmt = next(iter(odd.items()))
+        name = next(iter(odd))
         notices.append(
-            f"{len(odd)} of {len(chosen)} tensors are {' or '.join(sorted(set(odd.values())))} instead: their rows are "
-            f"no multiple of the block of {mix.usual} ({name} has {tensors[name].shape[-1]} columns)."
+            f"{len(odd)} of {len(chosen)} tensors are {' or '.join(sorted(set(odd.values())))} instead: their rows are no "
+            f"whole blocks of the format meant for them ({name} has {tensors[name].shape[-1]} columns)."
         )
     narrowed = {r.format for n, r in tensors.items() if r.format not in DTYPES and chosen[n] != r.format}
     if narrowed:
