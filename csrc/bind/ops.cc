@@ -24,17 +24,27 @@ using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::c
 using AnyArray = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-[[noreturn]] void refuse(const std::string& message) { throw nb::value_error(message.c_str()); }
+[[noreturn]] void raise(const char* kind, const std::string& message) {
+  const nb::object type = nb::module_::import_("edgewise.base.errors").attr(kind);
+  PyErr_SetString(type.ptr(), message.c_str());
+  throw nb::python_error();
+}
+[[noreturn]] void refuse(const std::string& message) { raise("BadInput", message); }
+[[noreturn]] void out_of_room(const char* who) {
+  raise("OutOfRoom", std::string(who).append(": there is not enough memory for the result or its working space."));
+}
 void need(bool ok, const char* message) {
   if (!ok) refuse(message);
 }
 
 std::string text(const Buffer& b) {
-  std::string s = "(";
-  for (int i = 0; i < b.dims; ++i) s += (i ? ", " : "") + std::to_string(b.shape[size_t(i)]);
-  return s + ")";
+  std::string s("(");
+  for (int i = 0; i < b.dims; ++i) s.append(i ? ", " : "").append(std::to_string(b.shape[size_t(i)]));
+  return s.append(")");
 }
-std::string text(const WeightView& w) { return "(" + std::to_string(w.rows) + ", " + std::to_string(w.cols) + ")"; }
+std::string text(const WeightView& w) {
+  return std::string("(").append(std::to_string(w.rows)).append(", ").append(std::to_string(w.cols)).append(")");
+}
 
 Buffer make(Device& device, std::array<int64_t, 3> shape, int dims, bool ints = false) {
   Buffer b;
@@ -42,7 +52,7 @@ Buffer make(Device& device, std::array<int64_t, 3> shape, int dims, bool ints = 
   b.dims = dims;
   b.ints = ints;
   b.block = device.scratch(size_t(b.size()) * 4);
-  if (!b.block) throw std::bad_alloc();
+  if (!b.block) out_of_room("array");
   return b;
 }
 Buffer make(Device& device, int64_t rows, int64_t cols) { return make(device, {rows, cols, 0}, 2); }
@@ -123,7 +133,7 @@ std::shared_ptr<Weight> new_weight(Device&, int64_t rows, int64_t cols, const st
   auto w = std::make_shared<Weight>();
   const int64_t block = packed_block_bytes(kind, cols), blocks = (rows + kLanes - 1) / kLanes;
   w->region = Region(size_t(block * blocks));
-  if (!w->region.data()) throw std::bad_alloc();
+  if (!w->region.data()) raise("OutOfRoom", "There is no memory for a " + format + " weight of shape " + text(WeightView{nullptr, 0, rows, cols, kind}) + ".");
   w->view = {w->region.data(), block, rows, cols, kind};
   return w;
 }
@@ -183,7 +193,7 @@ Buffer linear(Device& device, const Buffer& x, const Weight& w, const Buffer* bi
     nb::gil_scoped_release release;
     ok = device.linear(in, n, w, b, residual, out.data());
   }
-  if (!ok) throw std::bad_alloc();
+  if (!ok) out_of_room("linear");
   return out;
 }
 
@@ -284,7 +294,7 @@ Buffer moe(Device& device, const Buffer& x, const Choices& ids, const Shares& we
     nb::gil_scoped_release release;
     ok = device.moe(in, n, ids.data(), weights.data(), count, gate, up, down, act, out.data());
   }
-  if (!ok) throw std::bad_alloc();
+  if (!ok) out_of_room("moe");
   return out;
 }
 
@@ -309,7 +319,7 @@ std::shared_ptr<Pages> alloc_pages(Device&, int64_t pages, int64_t page_tokens, 
   pool->v = Region(size_t(pages * v.v_page * width), false);
   v.k = pool->k.data();
   v.v = pool->v.data();
-  if (!v.k || !v.v) throw std::bad_alloc();
+  if (!v.k || !v.v) raise("OutOfRoom", "There is no memory for " + std::to_string(pages) + " KV pages of " + std::to_string(page_tokens) + " tokens.");
   return pool;
 }
 
@@ -389,7 +399,7 @@ Buffer attention(Device& device, nb::handle spec, const Buffer& q, const Pages& 
     nb::gil_scoped_release release;
     ok = device.attend(s, in, pool, plan, out.data());
   }
-  if (!ok) throw std::bad_alloc();
+  if (!ok) out_of_room("attention");
   return out;
 }
 

@@ -9,6 +9,7 @@ import pytest
 native = pytest.importorskip("edgewise._native")
 
 from edgewise.base import BadInput, Unsupported  # noqa: E402
+from edgewise.kernels import formats  # noqa: E402
 from edgewise.kernels.devices.cpu import CpuDevice  # noqa: E402
 from edgewise.testing import twins  # noqa: E402
 
@@ -114,6 +115,21 @@ def test_threads_bias_residual_and_rows(fmt: str) -> None:
     for order in (rng.permutation(rows), np.arange(40, 80), np.array([149, 0, 7, 7, 148])):
         picked = dev.load((rows, cols), fmt, reader(stored), order.astype(np.int32))
         np.testing.assert_array_equal(dev.download(dev.linear(dev.upload(x), picked)), plain[:, order])
+
+
+@pytest.mark.parametrize("fmt", ["Q5_0", "Q3_K", "MXFP4"])
+def test_other_formats_are_widened(fmt: str) -> None:
+    w = np.random.default_rng(3).normal(size=(40, 256)).astype(np.float32)
+    dev = CpuDevice(2)
+    if fmt in formats.writable():
+        stored = formats.quantize(fmt, w)
+    else:
+        stored = np.full(formats.nbytes(fmt, w.size), 0x3A, np.uint8)
+    weight = dev.load(w.shape, fmt, reader(stored), np.arange(39, -1, -1, dtype=np.int32))
+    want = formats.dequantize(fmt, stored, w.size).reshape(w.shape)[::-1]
+    np.testing.assert_array_equal(dev.download(dev.embed(weight, np.arange(40, dtype=np.int32))), want)
+    assert weight.format == "F32"
+    assert dev.notes == [f"{fmt} is widened to F32 at load."]
 
 
 def test_errors_say_what_and_where() -> None:

@@ -86,3 +86,5 @@ class Event:
     logprobs: tuple[tuple[TokenLogprob, ...], ...] = ()  # per token: the chosen one first, then the alternatives
     finish_reason: str | None = None  # "stop" | "length" | "cancelled" | "error"
     error: str | None = None
+    index: int = 0  # which of the request's n samples
+    stop_reason: int | None = None  # the entry of stop_token_ids that ended it; None for the model's own ends

@@ -10,12 +10,17 @@ from edgewise.kernels.api import Floats
 
 @dataclass(frozen=True)
 class SeqView:
-    """What decode members may see of a sequence: its tokens (prompt and output) and its settings."""
+    """What decode members may see of a sequence: its tokens (prompt and output) and its settings.
+
+    `tokens` is the engine's own list: it grows from step to step and is never edited here. `seed` is the sequence's
+    own stream: params.seed (or the engine's choice) plus the sample's index in the upper 64 bits.
+    """
 
     seq: SeqId
     tokens: Sequence[int]
     prompt_tokens: int
     params: SamplingParams
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Sampler(Protocol):
 
 
 class LogitsRule(Protocol):
-    """Changes logits before sampling: penalties, bias, grammar. Returns the same array, edited in place, or a new one."""
+    """Changes logits before sampling: penalties, bias, grammar. Returns the array, edited in place, or a new one."""
 
     def apply(self, seq: SeqView, logits: Floats) -> Floats: ...
 

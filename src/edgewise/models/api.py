@@ -54,15 +54,26 @@ class Batch:
 
 
 class Loader(Protocol):
-    """Gives a model file its tensors by either dialect's name. models/loading.py implements it."""
+    """Gives a model file its tensors by canonical name (models/names.py). models/loading.py implements it."""
 
     device: Device
+    dialect: str  # "hf" | "gguf"
 
     def has(self, name: str) -> bool: ...
 
-    def weight(self, name: str, shape: tuple[int, ...], rows: Ints | None = None) -> Weight: ...
+    # rows picks or permutes rows of the stored tensor, which has stored_rows of them (0: as many as shape)
+    def weight(
+        self, name: str, shape: tuple[int, ...], rows: Ints | None = None, stored_rows: int = 0
+    ) -> Weight: ...
 
     def vector(self, name: str, length: int, rows: Ints | None = None, plus: float = 0.0) -> Array: ...
+
+    # part "gate" | "up" | "down" of every expert of a layer, each of `shape` → (count, out, in)
+    def experts(self, layer: int, part: str, count: int, shape: tuple[int, int]) -> Weight: ...
+
+    def one_expert(self, name: str, shape: tuple[int, int]) -> Weight: ...  # an ordinary weight as (1, out, in)
+
+    def rope(self, settings: Any, context: int) -> Any: ...  # ropes.RopeSettings → ropes.RopeTable, shared by layers
 
 
 class Model(Protocol):

@@ -73,21 +73,20 @@ def parts(fmt: str, stored: U8, cols: int) -> dict[str, Any]:
         d = half(0)[..., None] * scale.astype(np.float32)
         m = half(2)[..., None] * least.astype(np.float32)
         return {"q": q.reshape(rows, cols), "d": d.reshape(rows, -1), "m": m.reshape(rows, -1)}
-    low, high = b[..., :128].reshape(rows, -1, 2, 64), b[..., 128:192].reshape(rows, -1, 2, 32)
-    four = np.stack([low[..., :32] & 15, low[..., 32:] & 15, low[..., :32] >> 4, low[..., 32:] >> 4], -2)
-    two = np.stack([high >> s & 3 for s in (0, 2, 4, 6)], -2)
-    q = (four | (two << 4)).astype(np.int64) - 32
+    bottom, top = b[..., :128].reshape(rows, -1, 2, 64), b[..., 128:192].reshape(rows, -1, 2, 32)
+    four: Any = np.stack([bottom[..., :32] & 15, bottom[..., 32:] & 15, bottom[..., :32] >> 4, bottom[..., 32:] >> 4], -2)
+    two: Any = np.stack([top >> i & 3 for i in (0, 2, 4, 6)], -2)
+    q6 = (four | (two << 4)).astype(np.int64) - 32
     scale = b[..., 192:208].view(np.int8).astype(np.int64)
-    return {"q": q.reshape(rows, cols), "d": half(208), "s": scale.reshape(rows, -1)}
+    return {"q": q6.reshape(rows, cols), "d": half(208), "s": scale.reshape(rows, -1)}
 
 
-def dequantise(fmt: str, stored: U8, cols: int) -> F32:
+def dequantise(fmt: str, stored: U8, cols: int) -> Any:
     """The float32 weights that the stored rows stand for (rows, cols)."""
     p = parts(fmt, stored, cols)
     q, rows = p["q"].astype(np.float32), len(stored)
     if fmt in ("Q4_0", "Q8_0"):
-        weights: F32 = (q.reshape(rows, -1, 32) * p["d"][..., None]).reshape(rows, cols)
-        return weights
+        return (q.reshape(rows, -1, 32) * p["d"][..., None]).reshape(rows, cols)
     if fmt == "Q4_K":
         return (q.reshape(rows, -1, 32) * p["d"][..., None] - p["m"][..., None]).reshape(rows, cols)
     d = (np.repeat(p["d"], 16, 1) * p["s"].astype(np.float32))[..., None]
@@ -127,7 +126,7 @@ def matmul_quantised(fmt: str, stored: U8, x: F32) -> F32:
     return acc
 
 
-def chains32(w: F32, x: F32) -> F32:
+def chains32(w: F32, x: F32) -> Any:
     """x @ w.T as the float kernels compute it: four chains k % 4, combined as (c0 + c1) + (c2 + c3)."""
     c = [np.zeros((len(x), len(w)), np.float32) for _ in range(4)]
     for k in range(x.shape[1]):
@@ -135,17 +134,15 @@ def chains32(w: F32, x: F32) -> F32:
     return (c[0] + c[1]) + (c[2] + c[3])
 
 
-def rms_norm64(x: F32, weight: F32, eps: float) -> F64:
+def rms_norm64(x: F32, weight: F32, eps: float) -> Any:
     runs = x.astype(np.float64).reshape(len(x), -1, len(weight))
-    normed: F64 = runs / np.sqrt((runs**2).mean(-1, keepdims=True) + eps) * weight
-    return normed.reshape(x.shape)
+    return (runs / np.sqrt((runs**2).mean(-1, keepdims=True) + eps) * weight).reshape(x.shape)
 
 
-def _erf(x: F64) -> F64:
+def _erf(x: F64) -> Any:
     from math import erf
 
-    values: F64 = np.vectorize(erf, otypes=[np.float64])(x)
-    return values
+    return np.vectorize(erf, otypes=[np.float64])(x)
 
 
 ACTS: dict[str, Callable[[F64], F64]] = {

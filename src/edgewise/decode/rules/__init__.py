@@ -1,1 +1,29 @@
+"""What edits logits before sampling. `rules_for` builds a request's own list, in order; most requests have none."""
 
+from collections.abc import Collection
+
+from edgewise.base import Catalog, SamplingParams
+from edgewise.decode.api import LogitsRule
+
+RULES = Catalog("rule", __name__, {
+    "none": ".none:NoRule",
+    "penalties": ".penalties:Penalties",
+    "bias": ".bias:Bias",
+    "allowed": ".allowed:Allowed",
+    "min_tokens": ".min_tokens:MinTokens",
+})
+
+
+def rules_for(params: SamplingParams, ends: Collection[int]) -> list[LogitsRule]:
+    """The rules that these settings ask for: penalties → bias → allowed ids → minimum length. `ends` stop a text."""
+    rules: list[LogitsRule] = []
+    penalties = (params.repetition_penalty, params.presence_penalty, params.frequency_penalty)
+    if penalties != (1.0, 0.0, 0.0):
+        rules.append(RULES.load("penalties")(*penalties))
+    if params.logit_bias:
+        rules.append(RULES.load("bias")(params.logit_bias))
+    if params.allowed_token_ids is not None:
+        rules.append(RULES.load("allowed")(params.allowed_token_ids))
+    if params.min_tokens > 0 and ends:
+        rules.append(RULES.load("min_tokens")(params.min_tokens, ends))
+    return rules

@@ -1,1 +1,7 @@
+"""Who guesses the next tokens before the model has computed them."""
 
+from edgewise.base import Catalog
+
+SPECULATORS = Catalog("speculator", __name__, {
+    "none": ".none:NoSpeculator",
+})

@@ -14,14 +14,11 @@ from typing import Any
 import numpy as np
 
 from edgewise import _native
-from edgewise.base import BadInput, OutOfRoom, Unsupported
+from edgewise.base import BadInput
+from edgewise.kernels import formats
 from edgewise.kernels.api import Array, DeviceInfo, Ints, ReadAt, Routing, SeqRows, Weight
 
-# What computes directly: (weights in one stored block, bytes of that block).
-DIRECT = {
-    "F32": (1, 4), "F16": (1, 2), "BF16": (1, 2),
-    "Q4_0": (32, 18), "Q8_0": (32, 34), "Q4_K": (256, 144), "Q6_K": (256, 210),
-}
+DIRECT = ("F32", "F16", "BF16", "Q4_0", "Q8_0", "Q4_K", "Q6_K")  # formats that compute from their own blocks
 CHUNK_BYTES = 8 << 20  # of the file in flight while a weight is repacked
 
 
@@ -38,37 +35,34 @@ class CpuDevice(_native.CpuCore):
 
     def __init__(self, threads: int | None = None) -> None:
         chosen = _native.usable_cores() if threads is None else threads
-        try:
-            super().__init__(chosen, os.environ.get("EDGEWISE_ISA", ""))
-        except ValueError as error:
-            raise BadInput(str(error)) from None
+        super().__init__(chosen, os.environ.get("EDGEWISE_ISA", ""))
         self.info = DeviceInfo("cpu", self.isa, self.threads, memory_bytes())
         self.notes: list[str] = []  # what a user should know about this load
 
     def load(self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None) -> Weight:
-        """Repacks a stored (out, in) tensor, a few megabytes at a time. Raises Unsupported, BadInput, OutOfRoom."""
+        """Repacks a stored (out, in) tensor, a few megabytes at a time. Raises BadInput, OutOfRoom, Unsupported."""
         if len(shape) != 2:
             raise BadInput(f"A weight has two dimensions but this one has shape {tuple(shape)}.")
         stored_rows, cols = int(shape[0]), int(shape[1])
-        if fmt not in DIRECT:
-            raise Unsupported(f"The CPU device cannot compute {fmt} weights. Known: {', '.join(DIRECT)}.")
-        block, block_bytes = DIRECT[fmt]
-        if cols % block:
-            raise BadInput(f"{fmt} stores blocks of {block} weights, but a row of this tensor has {cols}.")
-        row_bytes = cols // block * block_bytes
+        spec = formats.find(fmt)
+        if cols % spec.block:
+            raise BadInput(f"{fmt} stores blocks of {spec.block} weights, but a row of this tensor has {cols}.")
+        row_bytes = formats.nbytes(fmt, cols)
+        widen = fmt not in DIRECT
+        if widen and (note := f"{fmt} is widened to F32 at load.") not in self.notes:
+            self.notes.append(note)
         order = None if rows is None else np.ascontiguousarray(rows, dtype=np.int32)
         if order is not None and order.size and not (order.min() >= 0 and order.max() < stored_rows):
             raise BadInput(f"rows selects outside the tensor's {stored_rows} rows.")
         count = stored_rows if order is None else len(order)
-        try:
-            weight = self._new_weight(count, cols, fmt)
-        except MemoryError:
-            raise OutOfRoom(f"No memory for a weight of shape ({count}, {cols}) in {fmt}.") from None
-        step = max(16, CHUNK_BYTES // row_bytes // 16 * 16)
+        weight = self._new_weight(count, cols, "F32" if widen else fmt)
+        step = max(16, CHUNK_BYTES // (4 * cols if widen else row_bytes) // 16 * 16)
         for start in range(0, count, step):
             wanted = np.arange(start, min(start + step, count), dtype=np.int32) if order is None \
                 else order[start : start + step]
             stored, index = _gather(read, wanted, row_bytes)
+            if widen:
+                stored = formats.dequantize(fmt, stored, len(stored) // row_bytes * cols, self.threads).view(np.uint8)
             self._pack(weight, start // 16, stored, index)
         return weight
 

@@ -1,4 +1,4 @@
-"""The file formats we read. `open_checkpoint(path)` chooses by looking at the path and the first bytes."""
+"""The file formats we read. `edgewise.weights.open_checkpoint(path)` chooses by the path and the first bytes."""
 
 from edgewise.base import Catalog
 

@@ -4,4 +4,5 @@ from edgewise.base import Catalog
 
 SOURCES = Catalog("source", __name__, {
     "file": ".file:FileSource",
+    "faulty": ".faulty:FaultySource",
 })

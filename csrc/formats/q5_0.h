@@ -1,0 +1,49 @@
+// Q5_0: 32 weights, x = d * (q - 16) with q in 0..31. Low four bits as in Q4_0, the fifth bit of weight i is bit i of qh.
+#pragma once
+#include <cmath>
+
+#include "formats/half.h"
+
+namespace edgewise::formats::q5_0 {
+
+struct Block {
+  uint16_t d;  // half
+  uint8_t qh[4];
+  uint8_t qs[16];
+};
+static_assert(sizeof(Block) == 22);
+constexpr int kWeights = 32;
+
+inline void widen(const Block& b, float* y) {
+  const float d = f16_to_f32(b.d);
+  uint32_t high;
+  std::memcpy(&high, b.qh, 4);
+  for (int i = 0; i < 16; ++i) {
+    y[i] = d * float(int((b.qs[i] & 15) | ((high >> i & 1) << 4)) - 16);
+    y[16 + i] = d * float(int((b.qs[i] >> 4) | ((high >> (16 + i) & 1) << 4)) - 16);
+  }
+}
+
+// The weight of largest size becomes exactly -16 steps, so that the whole range -16..15 is used.
+inline void narrow(const float* x, Block& b) {
+  float extreme = x[0];
+  for (int i = 1; i < 32; ++i) {
+    if (std::fabs(x[i]) > std::fabs(extreme)) extreme = x[i];
+  }
+  const float d = extreme / -16.0f;
+  const float inverse = d == 0.0f ? 0.0f : 1.0f / d;
+  b.d = f32_to_f16(d);
+  const auto level = [inverse](float v) {
+    const int q = int(v * inverse + 16.5f);
+    return uint32_t(q > 31 ? 31 : q);
+  };
+  uint32_t high = 0;
+  for (int i = 0; i < 16; ++i) {
+    const uint32_t first = level(x[i]), second = level(x[16 + i]);
+    b.qs[i] = uint8_t((first & 15) | (second & 15) << 4);
+    high |= (first >> 4) << i | (second >> 4) << (16 + i);
+  }
+  std::memcpy(b.qh, &high, 4);
+}
+
+}  // namespace edgewise::formats::q5_0

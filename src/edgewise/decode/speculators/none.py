@@ -1,0 +1,33 @@
+"""No speculation: drafts nothing, so each step yields one token a sequence.
+
+Paper:  none
+Exact.
+Needs:  nothing
+Cost:   nothing
+Status: kept
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from edgewise.base import Cap, SeqId, Tap
+from edgewise.decode.api import Accepted, Draft, SeqView
+
+NOTHING = Draft()
+
+
+class NoSpeculator:
+    needs: ClassVar[frozenset[Cap]] = frozenset()
+    taps: ClassVar[frozenset[Tap]] = frozenset()
+
+    def begin(self, seq: SeqId, tokens: Sequence[int]) -> None:
+        pass
+
+    def propose(self, seqs: Sequence[SeqView], budget: int) -> Sequence[Draft]:
+        return [NOTHING] * len(seqs)
+
+    def accepted(self, outcomes: Sequence[Accepted]) -> None:
+        pass
+
+    def end(self, seq: SeqId) -> None:
+        pass

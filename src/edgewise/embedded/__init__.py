@@ -1,0 +1,20 @@
+"""The model that travels in the package: `edgewise run` without an argument completes PROMPT with it."""
+
+from pathlib import Path
+
+from edgewise.base import BadInput
+
+PROMPT = '''def read_lines(path, encoding="utf-8"):
+    """Return the lines of a text file as a list, without line endings."""
+'''
+
+
+def embedded_model() -> Path:
+    """The path of the embedded GGUF file. Raises BadInput when this installation lacks it."""
+    file = Path(__file__).parent / "base.gguf"
+    if not file.is_file():
+        raise BadInput(
+            f"This installation carries no embedded model ({file} is missing). Name a model, reinstall the package, "
+            "or train one: python -m edgewise.train base --to src/edgewise/embedded/base.gguf."
+        )
+    return file

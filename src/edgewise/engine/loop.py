@@ -1,0 +1,278 @@
+"""The one decode loop: continuous batching, chunked prefill, forked samples, preemption by recomputing.
+
+A step: the policy picks, the speculator drafts, room is reserved (the policy's volunteers give way if there is none),
+the runner computes, the verifier accepts, the rest is rewound. Every slot has a null member, so the loop asks no
+questions. Law 1 makes the result of a request independent of everything that happens here.
+"""
+
+import itertools
+import math
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from edgewise.base import BadInput, Clock, EdgewiseError, Event, Incompatible, OutOfRoom, Request, SeqId, WallClock
+from edgewise.decode.api import Accepted, Draft, Speculator, Verifier
+from edgewise.decode.logprobs import token_logprobs
+from edgewise.decode.rules import rules_for
+from edgewise.engine.api import Budget, Runner, SchedulerPolicy, Work
+from edgewise.engine.checks import check_request
+from edgewise.engine.sample import Sample
+from edgewise.kernels.api import Floats
+from edgewise.kv.api import KVCache
+
+NO_DRAFT = Draft()
+NOT_FINITE = (
+    "The model's logits after token {} are not finite (NaN or infinite). Its weights may be damaged, or overflow: "
+    "check the file, or try kv_cache_dtype f32."
+)
+_MASK64 = (1 << 64) - 1
+
+
+class Engine:
+    """context: longest sequence, prompt and output. ends: token ids that end a text. rows: tokens a step may compute.
+    sequences: how many may hold KV pages at once. seed: for requests that bring none."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        kv: KVCache,
+        policy: SchedulerPolicy,
+        speculator: Speculator,
+        verifier: Verifier,
+        *,
+        vocab: int,
+        context: int,
+        ends: Collection[int] = (),
+        rows: int = 512,
+        sequences: int = 16,
+        page_tokens: int = 16,
+        seed: int = 0,
+        clock: Clock | None = None,
+    ) -> None:
+        if min(rows, sequences, context) < 1:
+            raise BadInput(f"The engine needs rows, sequences and context ≥ 1, not {rows}, {sequences} and {context}.")
+        self.runner, self.kv, self.policy, self.speculator, self.verifier = runner, kv, policy, speculator, verifier
+        self.vocab, self.context, self.ends = vocab, context, frozenset(ends)
+        self.rows, self.sequences, self.page_tokens, self.seed = rows, sequences, page_tokens, seed
+        self.capacity = kv.free_tokens()
+        self._clock = clock or WallClock()
+        self._samples: dict[SeqId, Sample] = {}  # in order of arrival; followers are with their leader until they fork
+        self._live: dict[str, int] = {}  # request → samples not finished
+        self._events: list[Event] = []  # to be told at the next step
+        self._ordinal = itertools.count()
+        self._next_seq = itertools.count()
+
+    def add(self, request: Request) -> str:
+        """Queues a request; its id. Raises BadInput before any work when it cannot be served."""
+        params, ordinal = request.params, next(self._ordinal)
+        name = request.id or f"request-{ordinal}"
+        if name in self._live:
+            raise BadInput(f"A request with the id '{name}' is already running. Give each request its own id.")
+        check_request(request, self.vocab, self.context, self.capacity)
+        longest = self.context if params.max_tokens is None else len(request.tokens) + params.max_tokens
+        limit = min(longest, self.context)
+        stops: dict[int, int | None] = {token: token for token in params.stop_token_ids}
+        stops.update(dict.fromkeys(() if params.ignore_eos else self.ends))
+        blocked = [token for token in stops if 0 <= token < self.vocab]
+        seed = params.seed
+        if seed is None:
+            seed = int(np.random.SeedSequence((self.seed & _MASK64, ordinal)).generate_state(1, np.uint64)[0])
+        arrival = request.arrival_s or self._clock.now()
+        samples = [
+            Sample(
+                SeqId(next(self._next_seq)), request, name, index, seed & _MASK64 | index << 64, arrival,
+                rules_for(params, blocked), stops, limit,
+            )
+            for index in range(params.n)
+        ]
+        if limit <= len(request.tokens):  # nothing may be generated
+            self._events += [Event(name, finish_reason="length", index=sample.index) for sample in samples]
+            return name
+        self._live[name] = len(samples)
+        samples[0].followers = samples[1:]
+        self._enter(samples[0])
+        return name
+
+    def has_work(self) -> bool:
+        return bool(self._samples or self._events)
+
+    def cancel(self, request_id: str, index: int | None = None) -> bool:
+        """Drops a request, or one of its samples; its pages are free on return. False when it is not running."""
+        mine = [s for s in self._samples.values() if s.request_id == request_id]
+        mine += [follower for sample in mine for follower in sample.followers]
+        mine = [s for s in mine if index is None or s.index == index]
+        for sample in mine:
+            self._end(sample, "cancelled")
+        return bool(mine)
+
+    def step(self) -> list[Event]:
+        """Computes one batch. What is new: one event per sample that got tokens or ended."""
+        if self._samples:
+            ready = self._place()
+            if ready:
+                self._finish(ready, self.runner.step([piece for _, piece, _ in ready]))
+        events, self._events = self._events, []
+        return events
+
+    def _place(self) -> list[tuple[Sample, Work, Draft]]:
+        """Asks the policy and reserves room: who does what in this step."""
+        samples = self._samples
+        budget = Budget(self.rows, self.sequences, self.kv.free_tokens(), self.page_tokens)
+        decision = self.policy.pick([s.job() for s in samples.values()], budget, self._clock.now())
+        volunteers = decision.preempt
+        arriving = {seq for seq, _ in decision.prefill if not samples[seq].running}
+        decoding = [samples[seq] for seq in decision.decode]
+        spare = self.rows - len(decoding) - sum(count for _, count in decision.prefill)
+        drafts = self.speculator.propose([s.view for s in decoding], spare)
+        ready: list[tuple[Sample, Work, Draft]] = []
+        for sample, draft in zip(decoding, drafts, strict=True):
+            if draft.tokens:
+                draft = _chain(draft, sample.limit - len(sample.tokens))
+            if sample.running and self._reserve(sample, 1 + len(draft.tokens), volunteers):
+                tokens = (*sample.tokens[sample.cached :], *draft.tokens)
+                ready.append((sample, Work(sample.seq, tokens, sample.cached, 1 + len(draft.tokens)), draft))
+        for seq, count in decision.prefill:
+            sample = samples[seq]
+            if seq in arriving:
+                self._admit(sample)
+            elif not sample.running:  # it has just given way to an older one
+                continue
+            count = min(count, sample.target - sample.cached)
+            if self._reserve(sample, count, volunteers):
+                upto = sample.cached + count
+                tokens = tuple(sample.tokens[sample.cached : upto])
+                ready.append((sample, Work(seq, tokens, sample.cached, int(upto == sample.target)), NO_DRAFT))
+        return [entry for entry in ready if entry[0].running]  # a later one may have put an earlier one out
+
+    def _finish(self, ready: list[tuple[Sample, Work, Draft]], logits: Floats) -> None:
+        """Turns the logits of a step into tokens, forks finished prompts, forgets rejected drafts."""
+        at, outcomes = 0, []
+        fine = not len(logits) or _finite(logits)  # of all rows at once; row by row only when something is wrong
+        for sample, piece, draft in ready:
+            sample.cached += len(piece.tokens)
+            if not piece.wanted:
+                continue
+            rows = slice(at, at + piece.wanted)
+            at += piece.wanted
+            group = [sample, *self._fork(sample)] if sample.followers else (sample,)
+            if not (fine or _finite(logits[rows])):
+                for member in group:
+                    self._end(member, "error", NOT_FINITE.format(len(sample.tokens)))
+                continue
+            for member in group:
+                try:
+                    accepted = self.verifier.accept(member.view, draft, logits[rows], member.rules)
+                except EdgewiseError as problem:
+                    self._end(member, "error", str(problem))
+                    continue
+                outcomes.append(accepted)
+                surplus = len(draft.tokens) + 1 - len(accepted.tokens)
+                if surplus:
+                    member.cached -= surplus
+                    self.kv.rewind(member.seq, member.cached)
+                self._emit(member, accepted, logits[rows])
+        self.speculator.accepted(outcomes)
+
+    def _emit(self, sample: Sample, accepted: Accepted, logits: Floats) -> None:
+        """Appends the new tokens, up to the first that ends the text, and tells of them."""
+        new: list[int] = []
+        reason: str | None = None
+        for token in accepted.tokens:
+            sample.tokens.append(token)
+            new.append(token)
+            if token in sample.stops:
+                reason = "stop"
+                break
+            if len(sample.tokens) >= sample.limit:
+                reason = "length"
+                break
+        logprobs = () if sample.logprobs is None else tuple(
+            token_logprobs(logits[row], token, sample.logprobs)
+            for row, token in zip(accepted.logits_rows, new, strict=False)
+        )
+        event = Event(
+            sample.request_id, tuple(new), logprobs, reason, None, sample.index,
+            sample.stops[new[-1]] if reason == "stop" else None,
+        )
+        if reason is None:
+            self._events.append(event)
+        else:
+            self._end(sample, reason, event=event)
+
+    def _enter(self, sample: Sample) -> None:
+        self._samples[sample.seq] = sample
+        self.speculator.begin(sample.seq, sample.tokens)
+
+    def _admit(self, sample: Sample) -> None:
+        """Opens the sample in the cache; at least one token is left to compute, or there would be no logits."""
+        sample.running = True
+        sample.target = len(sample.tokens)
+        sample.cached = min(self.kv.open(sample.seq, sample.tokens), sample.target - 1)
+        if self.kv.length(sample.seq) > sample.cached:
+            self.kv.rewind(sample.seq, sample.cached)
+
+    def _fork(self, sample: Sample) -> list[Sample]:
+        """The prompt is cached: its other samples start from a copy-on-write fork of it."""
+        followers, sample.followers = sample.followers, []
+        for follower in followers:
+            self.kv.fork(sample.seq, follower.seq)
+            follower.running, follower.cached = True, sample.cached
+            self._enter(follower)
+        return followers
+
+    def _reserve(self, sample: Sample, count: int, volunteers: Sequence[SeqId]) -> bool:
+        """Room for `count` more tokens, taken from the volunteers if need be. False when the sample itself gave way."""
+        while True:
+            try:
+                self.kv.reserve(sample.seq, sample.cached + count)
+                return True
+            except OutOfRoom as full:
+                others = any(s.running for s in self._samples.values() if s is not sample)
+                victim = next((v for v in volunteers if self._running(v)), sample.seq)
+                if not others:
+                    self._end(sample, "error", str(full))
+                    return False
+                self._preempt(self._samples[victim])
+                if victim == sample.seq:
+                    return False
+
+    def _running(self, seq: SeqId) -> bool:
+        return seq in self._samples and self._samples[seq].running
+
+    def _preempt(self, sample: Sample) -> None:
+        """Its pages go; its tokens stay, and are computed again when there is room: the same bits, by law 1."""
+        self.kv.close(sample.seq)
+        sample.running, sample.cached = False, 0
+
+    def _end(self, sample: Sample, reason: str, error: str | None = None, event: Event | None = None) -> None:
+        self._events.append(event or Event(sample.request_id, (), (), reason, error, sample.index))
+        if sample.running:
+            self.kv.close(sample.seq)
+            sample.running = False
+        if self._samples.pop(sample.seq, None) is None:  # still a follower
+            for leader in self._samples.values():
+                if sample in leader.followers:
+                    leader.followers.remove(sample)
+        else:
+            self.speculator.end(sample.seq)
+        if sample.followers:  # the leader went before its prompt was cached: the next one leads
+            heir, *rest = sample.followers
+            heir.followers, sample.followers = rest, []
+            self._enter(heir)
+        left = self._live[sample.request_id] = self._live[sample.request_id] - 1
+        if not left:
+            del self._live[sample.request_id]
+
+
+def _finite(logits: Floats) -> bool:
+    """NaN and ±Inf all show in the extremes."""
+    return math.isfinite(logits.max()) and math.isfinite(logits.min())
+
+
+def _chain(draft: Draft, space: int) -> Draft:
+    """A draft the paged cache can take: a chain, no longer than the room before the sequence's limit."""
+    if draft.parents != tuple(range(-1, len(draft.tokens) - 1)):
+        raise Incompatible("This draft is a tree; the KV cache attends only to chains. Use a speculator without TREE.")
+    space = max(0, space - 1)
+    return Draft(draft.tokens[:space], draft.parents[:space])

@@ -1,0 +1,215 @@
+"""The slow truth: every verb in a few lines of numpy, against which the native device is measured.
+
+Paper:  none     Exact: it defines what exact means.
+Needs:  numpy                    Cost: one dense float32 copy of the weights; every token attends alone
+Status: kept
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import erf, prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgewise.base import BadInput, Unsupported
+from edgewise.kernels import formats
+from edgewise.kernels.api import AttnSpec, DeviceInfo, Floats, Ints, ReadAt, Routing, SeqRows
+
+
+@dataclass(frozen=True)
+class ReferenceWeight:
+    """Decoded numbers (out, in), or (experts, out, in), and the format they came from."""
+
+    values: Floats
+    format: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Keys and values of one layer, (pages, page_tokens, kv_heads, head_dim) each, stored as `dtype`."""
+
+    k: npt.NDArray[Any]
+    v: npt.NDArray[Any]
+    dtype: str  # "f32" | "f16" | "bf16"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """For each sequence: its rows, and the page and slot of every token from the first cached to the last new one."""
+
+    seqs: tuple[SeqRows, ...]
+    pages: tuple[Ints, ...]  # (past + count,)
+    slots: tuple[Ints, ...]
+
+
+def to_bf16(x: Floats) -> npt.NDArray[np.uint16]:
+    """Rounds to nearest, ties to even; NaN stays NaN."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(x), 0x7FC0, rounded).astype(np.uint16)
+
+
+def from_bf16(x: npt.NDArray[np.uint16]) -> Floats:
+    widened: Floats = (x.astype(np.uint32) << 16).view(np.float32)
+    return widened
+
+
+ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
+    "silu": lambda x: x / (1 + np.exp(-np.maximum(x, -80))),
+    "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(np.float32(0.7978845608028654) * (x + np.float32(0.044715) * x**3))),
+    "gelu": lambda x: x * np.vectorize(lambda v: 0.5 * (1 + erf(v * 0.7071067811865476)), otypes=[np.float32])(x),
+    "relu": lambda x: np.maximum(x, 0),
+}
+
+
+def _decode(shape: Sequence[int], fmt: str, data: memoryview | bytes | npt.NDArray[np.uint8]) -> Floats:
+    """Stored bytes → float32 of `shape`, by the format's own slow twin."""
+    spec = formats.find(fmt)
+    if shape[-1] % spec.block:
+        raise BadInput(f"{fmt} stores blocks of {spec.block} weights; rows of {shape[-1]} do not fit.")
+    values: Floats = np.asarray(spec.widen(np.frombuffer(data, spec.layout)), np.float32)
+    return values.reshape(shape)
+
+
+def _softmax(x: Floats) -> Floats:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    normalised: Floats = e / e.sum(-1, keepdims=True)
+    return normalised
+
+
+class ReferenceDevice:
+    """Plain numpy in float32. `threads` is accepted for the sake of the other devices and changes nothing."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = threads
+        self.info = DeviceInfo("reference", "numpy", 1, 0)
+
+    def __repr__(self) -> str:
+        return f"ReferenceDevice(threads={self.threads})"
+
+    def upload(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        kind = np.int32 if np.issubdtype(values.dtype, np.integer) else np.float32
+        return np.array(values, kind, order="C")
+
+    def download(self, x: Floats) -> Floats:
+        return x
+
+    def load(self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None) -> ReferenceWeight:
+        values = _decode(shape, fmt, read(0, formats.nbytes(fmt, prod(shape))))
+        return ReferenceWeight(np.array(values if rows is None else values[rows]), fmt)
+
+    def experts(self, weights: Sequence[ReferenceWeight]) -> ReferenceWeight:
+        return ReferenceWeight(np.stack([w.values for w in weights]), weights[0].format)
+
+    def embed(self, table: ReferenceWeight, ids: Ints) -> Floats:
+        return table.values[ids]
+
+    def rows(self, x: Floats, index: Ints) -> Floats:
+        return x[index]
+
+    def linear(self, x: Floats, w: ReferenceWeight, bias: Floats | None = None, add: Floats | None = None) -> Floats:
+        # One matrix-vector product a row: a matrix-matrix product would add in an order that depends on the row count.
+        y: Floats = np.matmul(w.values, x[:, :, None])[:, :, 0]
+        if bias is not None:
+            y = y + bias
+        return y if add is None else y + add
+
+    def rms_norm(self, x: Floats, weight: Floats, eps: float) -> Floats:
+        runs = x.reshape(len(x), -1, len(weight))
+        mean = np.mean(runs * runs, axis=-1, keepdims=True, dtype=np.float64)
+        normalised: Floats = runs * (1 / np.sqrt(mean + eps)).astype(np.float32) * weight
+        return normalised.reshape(x.shape)
+
+    def add(self, x: Floats, y: Floats) -> Floats:
+        return x + y
+
+    def scale(self, x: Floats, factor: float) -> Floats:
+        return x * np.float32(factor)
+
+    def softcap(self, x: Floats, cap: float) -> Floats:
+        capped: Floats = np.float32(cap) * np.tanh(x / np.float32(cap))
+        return capped
+
+    def act_mul(self, gate: Floats, up: Floats, kind: str) -> Floats:
+        if kind not in ACTIVATIONS:
+            raise Unsupported(f"There is no activation '{kind}'. Known: {', '.join(ACTIVATIONS)}.")
+        return (ACTIVATIONS[kind](gate) * up).astype(np.float32)
+
+    def rope(self, x: Floats, positions: Ints, table: Floats, head_dim: int) -> Floats:
+        half = table.shape[2]
+        cos, sin = table[:, positions, None, :]  # (tokens, 1, half)
+        heads = x.reshape(len(x), -1, head_dim).copy()
+        a, b = heads[..., :half].copy(), heads[..., half : 2 * half].copy()
+        heads[..., :half] = a * cos - b * sin
+        heads[..., half : 2 * half] = b * cos + a * sin
+        return heads.reshape(x.shape)
+
+    def top_k(self, logits: Floats, k: int, kind: str, renormalise: bool) -> Routing:
+        if kind not in ("softmax", "topk_softmax"):
+            raise Unsupported(f"There is no routing '{kind}'. Known: softmax, topk_softmax.")
+        ids = np.argsort(-logits, axis=-1, kind="stable")[:, :k]  # stable: equal logits go to the lowest id
+        if kind == "softmax":
+            weights = np.take_along_axis(_softmax(logits), ids, -1)
+        else:
+            weights = _softmax(np.take_along_axis(logits, ids, -1))
+        if renormalise:
+            weights = weights / weights.sum(-1, keepdims=True)
+        return Routing(ids.astype(np.int32), weights.astype(np.float32))
+
+    def moe(
+        self, x: Floats, routing: Routing, gate: ReferenceWeight, up: ReferenceWeight, down: ReferenceWeight, act: str
+    ) -> Floats:
+        y = np.zeros((len(x), down.shape[1]), np.float32)
+        for token in range(len(x)):
+            row = x[token : token + 1]
+            for expert, weight in zip(routing.ids[token], routing.weights[token], strict=True):
+                g, u, d = (ReferenceWeight(w.values[expert], w.format) for w in (gate, up, down))
+                y[token] += weight * self.linear(self.act_mul(self.linear(row, g), self.linear(row, u), act), d)[0]
+        return y
+
+    def alloc_pages(self, pages: int, page_tokens: int, kv_heads: int, head_dim: int, dtype: str) -> Pages:
+        types: dict[str, Any] = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16}
+        if dtype not in types:
+            raise Unsupported(f"There is no cache type '{dtype}'. Known: {', '.join(types)}.")
+        shape = (pages, page_tokens, kv_heads, head_dim)
+        return Pages(np.zeros(shape, types[dtype]), np.zeros(shape, types[dtype]), dtype)
+
+    def copy_page(self, pool: Pages, src: int, dst: int) -> None:
+        pool.k[dst], pool.v[dst] = pool.k[src], pool.v[src]
+
+    def attn_plan(self, seqs: Sequence[SeqRows], tables: Sequence[Ints], page_tokens: int) -> Plan:
+        pages, slots = [], []
+        for seq, table in zip(seqs, tables, strict=True):
+            tokens = np.arange(seq.past + seq.count, dtype=np.int32)
+            pages.append(np.asarray(table, np.int32)[tokens // page_tokens])
+            slots.append(tokens % page_tokens)
+        return Plan(tuple(seqs), tuple(pages), tuple(slots))
+
+    def append(self, pool: Pages, k: Floats, v: Floats, plan: Plan) -> None:
+        for seq, pages, slots in zip(plan.seqs, plan.pages, plan.slots, strict=True):
+            for store, new in ((pool.k, k), (pool.v, v)):
+                rows = new[seq.start : seq.start + seq.count].reshape(seq.count, *store.shape[2:])
+                store[pages[seq.past :], slots[seq.past :]] = to_bf16(rows) if pool.dtype == "bf16" else rows
+
+    def attention(self, spec: AttnSpec, q: Floats, pool: Pages, plan: Plan) -> Floats:
+        out = np.zeros((len(q), spec.heads * spec.head_dim), np.float32)
+        for seq, pages, slots in zip(plan.seqs, plan.pages, plan.slots, strict=True):
+            k, v = (  # (kv_heads, past + count, head_dim)
+                (from_bf16(s) if pool.dtype == "bf16" else s.astype(np.float32)).transpose(1, 0, 2)
+                for s in (pool.k[pages, slots], pool.v[pages, slots])
+            )
+            for i in range(seq.count):
+                end = seq.past + i + 1
+                begin = max(0, end - spec.window) if spec.window else 0
+                row = q[seq.start + i].reshape(spec.kv_heads, -1, spec.head_dim)  # (kv_heads, group, head_dim)
+                scores = row @ k[:, begin:end].transpose(0, 2, 1) * np.float32(spec.scale)
+                if spec.softcap:
+                    scores = self.softcap(scores, spec.softcap)
+                out[seq.start + i] = (_softmax(scores) @ v[:, begin:end]).reshape(-1)
+        return out

@@ -1,0 +1,93 @@
+"""Paged cache: fixed-size pages of keys and values, shared between sequences by count and copied on the first write.
+
+Paper:  Kwon et al., Efficient Memory Management for LLM Serving with PagedAttention, 2023, arXiv:2309.06180
+Exact.
+Needs:  a device with alloc_pages, copy_page, attn_plan, append and attention
+Cost:   less than one page of waste a sequence; O(1) bookkeeping a token; at most one page copied after a fork
+Status: kept
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from edgewise.base import BadInput, Cap, SeqId, Unsupported
+from edgewise.kernels.api import Array, AttnSpec, Device, SeqRows
+from edgewise.kv.pages import Pages
+
+ITEM_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
+
+
+def token_bytes(layers: int, kv_heads: int, head_dim: int, dtype: str) -> int:
+    """Bytes that one cached token takes in all layers, keys and values together."""
+    if dtype not in ITEM_BYTES:
+        raise Unsupported(f"There is no KV cache type '{dtype}'. Known: {', '.join(ITEM_BYTES)}.")
+    return 2 * layers * kv_heads * head_dim * ITEM_BYTES[dtype]
+
+
+class PagedCache:
+    """One pool per layer on the device, one page table per sequence, the same table for all layers."""
+
+    gives: ClassVar[frozenset[Cap]] = frozenset({Cap.REWIND, Cap.FORK})
+
+    def __init__(
+        self,
+        device: Device,
+        layers: int,
+        kv_heads: int,
+        head_dim: int,
+        pages: int,
+        page_tokens: int = 16,
+        dtype: str = "f16",
+    ) -> None:
+        if min(layers, kv_heads, head_dim) < 1:
+            raise BadInput(f"A cache of {layers} layers, {kv_heads} KV heads and head size {head_dim} makes no sense.")
+        self.token_bytes = token_bytes(layers, kv_heads, head_dim, dtype)
+        self.device = device
+        self.dtype = dtype
+        self.page_tokens = page_tokens
+        self.pages = Pages(pages, page_tokens)
+        self._pools = [device.alloc_pages(pages, page_tokens, kv_heads, head_dim, dtype) for _ in range(layers)]
+
+    def free_tokens(self) -> int:
+        return self.pages.free * self.page_tokens
+
+    def length(self, seq: SeqId) -> int:
+        return self.pages.holdings[seq].length
+
+    def open(self, seq: SeqId, tokens: Sequence[int]) -> int:
+        self.pages.open(seq)
+        return 0
+
+    def reserve(self, seq: SeqId, length: int) -> None:
+        copy = self.pages.reserve(seq, length)
+        if copy is not None:
+            for pool in self._pools:
+                self.device.copy_page(pool, *copy)
+
+    def begin(self, seqs: Sequence[SeqRows]) -> Any:
+        tables = []
+        for rows in seqs:
+            held = self.pages.holdings[SeqId(rows.seq)]
+            # Our own mistake if it fails: a step that was not reserved would write into someone else's page.
+            assert held.length == rows.past, (rows, held.length)
+            assert rows.past + rows.count <= held.writable, (rows, held.writable)
+            tables.append(held.view)
+        return self.device.attn_plan(seqs, tables, self.page_tokens)
+
+    def attend(self, at: AttnSpec, q: Array, k: Array, v: Array, plan: Any) -> Array:
+        pool = self._pools[at.layer]
+        self.device.append(pool, k, v, plan)
+        return self.device.attention(at, q, pool, plan)
+
+    def commit(self, seqs: Sequence[SeqRows]) -> None:
+        for rows in seqs:
+            self.pages.commit(rows.seq, rows.past + rows.count)
+
+    def rewind(self, seq: SeqId, length: int) -> None:
+        self.pages.rewind(seq, length)
+
+    def fork(self, seq: SeqId, into: SeqId) -> None:
+        self.pages.fork(seq, into)
+
+    def close(self, seq: SeqId) -> None:
+        self.pages.close(seq)

@@ -1,0 +1,154 @@
+"""The command `edgewise`: a table of verbs, and one place where every error becomes a sentence.
+
+A verb lives in serve/commands/<verb>.py as `command`: a function with typer annotations, or a whole `typer.Typer`
+when the verb has sub-verbs. Its file is imported only when the verb runs, so `edgewise --help` costs milliseconds.
+Every flag `--some-flag` (and each of its aliases) can also be given as the environment variable EDGEWISE_SOME_FLAG;
+the command line wins. Exit codes: 0 done, 1 our mistake, 2 the user can act on it, 130 interrupted.
+"""
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+# verb → its one line in --help; the order is the order of the help page
+VERBS: dict[str, str] = {
+    "run": "complete a prompt or chat; no model: the embedded one",
+    "show": "what a model is: architecture, sizes, formats, memory",
+    "ls": "models in the Hugging Face cache and in this folder",
+    "pull": "download a model into the Hugging Face cache",
+    "rm": "delete a model from the Hugging Face cache",
+    "convert": "write a model as GGUF or safetensors, in another format",
+    "bench": "measure prefill and decode speed against the machine's roof",
+    "score": "perplexity of a text; divergence against a second model",
+    "check": "prove properties on a model, for example `check invariance`",
+    "fabricate": "make a model with random weights in a named real shape",
+    "tokenize": "text to token ids and pieces",
+    "template": "render a chat template over messages",
+    "doctor": "what this machine offers and which kernels were chosen",
+    "systems": "the published systems edgewise unites, and their state",
+    "members": "every catalog with its members, paper and status",
+    "train": "train the embedded model (needs the extra `train`)",
+    "version": "versions of edgewise, its extension and Python",
+}
+ALIASES = {"list": "ls", "generate": "run", "chat": "run", "download": "pull", "info": "show"}
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141  # what a shell reports for a program stopped by SIGPIPE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code. No traceback leaves it unless EDGEWISE_DEBUG=1."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = os.environ.get("EDGEWISE_DEBUG", "") in ("1", "on", "true", "enabled")
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            code = _dispatch(arguments)
+            sys.stdout.flush()
+            return code
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except BrokenPipeError:
+            # Python flushes stdout again at exit: give it somewhere to go, so that it stays quiet.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return BROKEN_PIPE
+        except Exception as error:
+            if debug:
+                raise
+            code, sentence = _explain(error)
+            print(f"edgewise: {sentence}", file=sys.stderr)
+            return code
+
+
+def _dispatch(arguments: list[str]) -> int:
+    first = arguments[0] if arguments else "--help"
+    if first == "help" and len(arguments) > 1:
+        arguments, first = [arguments[1], "--help"], arguments[1]
+    if first in ("--help", "-h", "help"):
+        print(_help())
+        return 0
+    if first in ("--version", "-V"):
+        first = "version"
+    verb = ALIASES.get(first, first)
+    if verb not in VERBS:
+        from edgewise.base import BadInput
+        from edgewise.base.catalog import nearest
+
+        what = "option" if first.startswith("-") else "command"
+        raise BadInput(f"There is no {what} '{first}'.{nearest(first, [*VERBS, *ALIASES])} See 'edgewise --help'.")
+    result = load(verb).main(args=arguments[1:], prog_name=f"edgewise {verb}", standalone_mode=False)
+    return result if isinstance(result, int) else 0
+
+
+def load(verb: str) -> Any:
+    """The click command of a verb, its flags bound to their environment variables. Imports the verb's file."""
+    import typer
+
+    module = importlib.import_module(f"edgewise.serve.commands.{verb}")
+    app = module.command
+    if not isinstance(app, typer.Typer):
+        app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        app.command(name=verb, help=VERBS[verb] if not module.command.__doc__ else None)(module.command)
+    command = typer.main.get_command(app)
+    _bind_environment(command)
+    return command
+
+
+def _bind_environment(command: Any) -> None:
+    for child in getattr(command, "commands", {}).values():
+        _bind_environment(child)
+    for parameter in command.params:
+        if parameter.param_type_name == "option" and parameter.envvar is None and parameter.name != "help":
+            long = [flag for flag in parameter.opts if flag.startswith("--")]
+            parameter.envvar = ["EDGEWISE_" + flag[2:].upper().replace("-", "_") for flag in long] or None
+            parameter.show_envvar = False
+
+
+def _explain(error: Exception) -> tuple[int, str]:
+    """(exit code, one sentence) for anything that went wrong."""
+    import typer
+
+    from edgewise.base import EdgewiseError
+
+    usage_error = typer.BadParameter.__mro__[2]  # click's own root class, wherever this typer keeps click
+    if isinstance(error, usage_error):
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "edgewise"
+        message = error.format_message().strip()  # type: ignore[attr-defined]
+        return 2, f"{message}{'' if message.endswith(('.', '?')) else '.'} See '{path} --help'."
+    if isinstance(error, EdgewiseError):
+        return 2, " ".join(str(error).split())
+    if isinstance(error, typer.Abort):
+        return INTERRUPTED, "stopped."
+    if isinstance(error, OSError):
+        return 2, f"{error.strerror or type(error).__name__}: {error.filename or error}."
+    if isinstance(error, MemoryError):
+        return 2, "This machine has not enough memory for that; try a smaller context (-c) or a smaller format."
+    return 1, f"Internal error, {type(error).__name__}: {error}. EDGEWISE_DEBUG=1 shows where; please report it."
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"edgewise: warning: {message}", file=sys.stderr)
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    lines = [
+        "Usage: edgewise COMMAND [ARGUMENTS]",
+        "",
+        "Runs language models on machines that are too small for them.",
+        "",
+        "Commands:",
+        *(f"  {verb:<{width}}  {line}" for verb, line in VERBS.items()),
+        "",
+        "'edgewise COMMAND --help' explains one; every --flag is also the variable EDGEWISE_FLAG.",
+        "'edgewise --version' prints the version; EDGEWISE_DEBUG=1 shows tracebacks.",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""`edgewise doctor`: what this machine offers, what was chosen, and why."""
+
+import json
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+import edgewise
+from edgewise.base import EdgewiseError
+from edgewise.serve import machine
+from edgewise.serve.options import Json, human
+
+# what each kernel table is after; the names are the kernel's own in /proc/cpuinfo
+FEATURES = (
+    "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_vbmi", "avx512_bf16",
+    "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "bf16", "sve", "sve2",
+)  # fmt: skip
+
+
+def command(as_json: Json = False) -> None:
+    """Prints CPU features, the kernels chosen, threads and why, memory and its limits, disk, caches."""
+    facts = diagnose()
+    if as_json:
+        print(json.dumps(facts, indent=1))
+        return
+    for section, values in facts.items():
+        if not isinstance(values, dict):
+            continue
+        print(section)
+        for name, value in values.items():
+            print(f"  {name.removesuffix('_bytes'):<18} {_say(name, value)}")
+    for note in facts["notes"]:
+        print(f"note: {note}")
+
+
+def diagnose() -> dict[str, Any]:
+    from huggingface_hub import constants
+
+    flags, memory = machine.cpu_flags(), machine.meminfo()
+    allowed, quota = machine.cpus(), machine.cpu_quota()
+    kernels = _kernels()
+    cache = Path(constants.HF_HUB_CACHE)
+    facts: dict[str, Any] = {
+        "edgewise": {
+            "version": edgewise.__version__,
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.release()}",
+        },
+        "cpu": {
+            "model": machine.cpu_model(),
+            "machine": platform.machine(),
+            "features": [name for name in FEATURES if name in flags],
+            "caches": machine.caches(),
+            "cpus_total": os.cpu_count(),
+            "cpus_allowed": allowed,
+            "cpu_quota": quota,
+        },
+        "kernels": kernels,
+        "memory": {
+            "total_bytes": memory.get("MemTotal"),
+            "available_bytes": memory.get("MemAvailable"),
+            "limit_bytes": machine.memory_limit_bytes(),
+            "swap_bytes": memory.get("SwapTotal"),
+            "huge_pages": machine.huge_pages(),
+        },
+        "disk": {
+            "folder": str(Path.cwd()),
+            "free_bytes": shutil.disk_usage(Path.cwd()).free,
+            "model_cache": str(cache),
+            "model_cache_exists": cache.is_dir(),
+            "model_cache_free_bytes": shutil.disk_usage(_existing(cache)).free,
+        },
+        "environment": {name: value for name, value in sorted(os.environ.items()) if _ours(name)},
+    }
+    facts["notes"] = _notes(facts)
+    return facts
+
+
+def _kernels() -> dict[str, Any]:
+    """The device a model would run on, and how many threads it takes and why."""
+    from edgewise.kernels.devices import DEVICES
+
+    try:
+        info = DEVICES.build("cpu").info
+    except (EdgewiseError, ImportError) as error:
+        return {"device": None, "why": f"{type(error).__name__}: {error}"}
+    forced = os.environ.get("EDGEWISE_ISA")
+    quota, allowed = machine.cpu_quota(), len(machine.cpus())
+    if os.environ.get("EDGEWISE_THREADS"):
+        why = "EDGEWISE_THREADS"
+    elif quota is not None and quota < allowed:
+        why = f"the control group allows {quota:g} CPUs of time on {allowed}"
+    else:
+        why = f"this process may use {allowed} CPUs"
+    return {
+        "device": info.name,
+        "table": info.isa,
+        "table_why": f"EDGEWISE_ISA={forced}" if forced else "the best this CPU has",
+        "threads": info.threads,
+        "threads_why": why,
+    }
+
+
+def _notes(facts: dict[str, Any]) -> list[str]:
+    notes = []
+    memory, cpu, kernels = facts["memory"], facts["cpu"], facts["kernels"]
+    if kernels["device"] is None:
+        notes.append("the compiled extension does not load; scripts/build builds it.")
+    if memory["limit_bytes"] and memory["total_bytes"]:
+        notes.append(f"the control group limits memory to {human(memory['limit_bytes'])}; models must fit in that.")
+    if cpu["cpu_quota"] is not None and cpu["cpu_quota"] < len(cpu["cpus_allowed"]):
+        notes.append("more threads than the quota allows are stopped for part of each period, which hurts decoding.")
+    if facts["disk"]["model_cache_free_bytes"] < 2**30:
+        notes.append("less than 1 GiB is free where models are downloaded; HF_HOME moves the cache.")
+    return notes
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)
+
+
+def _ours(name: str) -> bool:
+    return name.startswith("EDGEWISE_") or (name.startswith("HF_") and "TOKEN" not in name)
+
+
+def _say(name: str, value: Any) -> str:
+    if value is None:
+        return "none" if name in ("limit_bytes", "cpu_quota") else "unknown"
+    if name.endswith("_bytes"):
+        return human(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)

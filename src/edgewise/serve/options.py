@@ -1,0 +1,47 @@
+"""Flags that several verbs share, with every alias people know them by (spec: llama.cpp, vLLM, Ollama), and formats."""
+
+from collections.abc import Collection
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", "-t", min=1, help="threads [default: the CPUs this process may use]")
+]
+Context = Annotated[
+    int | None,
+    typer.Option("--ctx-size", "-c", "--max-model-len", "--num-ctx", min=0, help="context, tokens; 0: the model's own"),
+]
+CacheType = Annotated[
+    str | None,
+    typer.Option("--kv-cache-dtype", "-ctk", "--cache-type-k", help="number format of the KV cache"),
+]
+
+
+def human(nbytes: float) -> str:
+    """Bytes as people say them, binary units."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(nbytes) < 1024:
+            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1024
+    return f"{nbytes:.1f} TiB"
+
+
+def table(rows: list[list[str]], right: Collection[int] = ()) -> str:
+    """Plain aligned columns; the first row is the header."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [cell.rjust(widths[i]) if i in right else cell.ljust(widths[i]) for i, cell in enumerate(row)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def peak_rss_bytes() -> int:
+    """The most memory this process ever held resident."""
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)

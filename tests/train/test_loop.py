@@ -1,0 +1,99 @@
+"""The loop: it learns, it can be stopped and resumed without a trace, the command line goes the whole way."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgewise.base import BadInput
+from edgewise.train import dataset
+from edgewise.train.__main__ import run
+from edgewise.train.loop import learning_rate, train
+from edgewise.train.model import load_hf
+from edgewise.train.recipe import Recipe, load_recipe
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(folder / "state.pt", weights_only=True)["model"]
+    return state
+
+
+@pytest.mark.parametrize("optimiser", ["muon", "adamw"])
+def test_resumed_equals_uninterrupted(recipe: Recipe, data_folder: Path, tmp_path: Path, optimiser: str) -> None:
+    recipe, data = recipe.changed("train", optimiser=optimiser), dataset.load(data_folder)
+    whole = train(recipe, data, tmp_path / "whole", quiet=True)
+    train(recipe, data, tmp_path / "parts", quiet=True, go_on=lambda step: step < 4)
+    parts = train(recipe, data, tmp_path / "parts", quiet=True, resume=True)
+    assert whole.steps == parts.steps == recipe.train.steps
+    assert [row["held_out_loss"] for row in whole.log] == [row["held_out_loss"] for row in parts.log]
+    a, b = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_it_learns_and_leaves_a_loadable_model(recipe: Recipe, data_folder: Path, tmp_path: Path) -> None:
+    plan = recipe.changed("train", steps=60, eval_every=20, dropout=0.0)
+    result = train(plan, dataset.load(data_folder), tmp_path, quiet=True)
+    assert result.best_loss < math.log(recipe.model.vocab) - 0.5
+    assert result.tokens == sum(128 for _ in range(60))
+    assert load_hf(tmp_path / "model").shape == recipe.model
+    assert (tmp_path / "log.csv").read_text().startswith("step,train_loss,held_out_loss,lr,seconds\n")
+
+
+def test_resume_refuses_nothing_and_another_recipe(recipe: Recipe, data_folder: Path, tmp_path: Path) -> None:
+    data = dataset.load(data_folder)
+    with pytest.raises(BadInput, match="to resume from"):
+        train(recipe, data, tmp_path, quiet=True, resume=True)
+    train(recipe, data, tmp_path, quiet=True, go_on=lambda step: step < 1)
+    with pytest.raises(BadInput, match="another recipe"):
+        train(recipe.changed("train", lr=1.0), data, tmp_path, quiet=True, resume=True)
+
+
+def test_rate_warms_up_then_falls(recipe: Recipe) -> None:
+    rates = [learning_rate(step / 100, step, recipe) for step in range(100)]
+    assert rates[0] < rates[1] > rates[50] > rates[99] > 0
+    assert math.isclose(learning_rate(1.0, 100, recipe), recipe.train.lr * recipe.train.final_lr_share)
+
+
+def test_batches_depend_on_seed_and_step_alone(recipe: Recipe, data_folder: Path) -> None:
+    data = dataset.load(data_folder)
+    first, second = dataset.Sampler(data, recipe, "cpu"), dataset.Sampler(data, recipe, "cpu")
+    inputs, targets = first(2)
+    assert torch.equal(inputs, second(2)[0])
+    assert not torch.equal(inputs, second(3)[0])
+    assert inputs.shape == targets.shape == (8, 16)
+    assert first(5)[0].shape == (4, 32)  # the last third of the steps takes the whole context
+    assert torch.equal(inputs[:, 1:], targets[:, :-1])
+    assert ((inputs == data.bos)[:, 0]).any()
+
+
+@pytest.mark.parametrize(("length", "stride"), [(2, 16), (33, 16), (34, 16), (100, 16), (101, 32), (1000, 7)])
+def test_every_held_out_token_is_a_target_once(length: int, stride: int) -> None:
+    tokens = np.arange(length).astype(np.uint16)
+    inputs, targets = dataset.held_out_windows(tokens, 32, stride)
+    scored = targets[targets >= 0]
+    assert sorted(scored.tolist()) == list(range(1, length))
+    assert (inputs[targets >= 0] == scored - 1).all()
+
+
+def test_recipes_load_and_wrong_ones_are_refused(tmp_path: Path) -> None:
+    for name in ("base", "base-gpu"):
+        shape = load_recipe(name).model
+        assert shape.context >= 1024
+        assert shape.dim % 256 == shape.ffn_dim % 256 == shape.heads * shape.head_dim % 256 == 0
+    with pytest.raises(BadInput, match="Known: base"):
+        load_recipe("nosuch")
+    (tmp_path / "odd.toml").write_text("[model]\nvocab = 3\nvocabs = 4\n")
+    with pytest.raises(BadInput, match="unknown or missing settings"):
+        load_recipe(str(tmp_path / "odd.toml"))
+
+
+def test_smoke_goes_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gguf")
+    folders = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--to", str(tmp_path / "smoke.gguf")]
+    run(["base", "--smoke", "--steps", "4", *folders])
+    assert "bits per byte" in capsys.readouterr().out
+    assert (tmp_path / "smoke.gguf").read_bytes()[:4] == b"GGUF"
+    assert "times the corpus" in (tmp_path / "README.md").read_text()
+    assert "Temperature 0.8" in (tmp_path / "out" / "report.md").read_text()
