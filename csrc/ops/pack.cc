@@ -45,9 +45,9 @@ void pack_plain(const uint8_t* const rows[kLanes], int64_t cols, uint8_t* out) {
   }
 }
 
-void pack_q4_0(const uint8_t* const rows[kLanes], int64_t groups, uint8_t* out) {
+void pack_q4_0(const uint8_t* const rows[kLanes], int64_t groups, uint8_t* out, int64_t stride) {
   for (int64_t g = 0; g < groups; ++g) {
-    uint8_t* unit = out + g / 2 * 576;
+    uint8_t* unit = out + g / 2 * stride;
     uint8_t* quads = unit + 64 + g % 2 * 256;
     for (int r = 0; r < kLanes; ++r) {
       if (!rows[r]) continue;
@@ -60,9 +60,9 @@ void pack_q4_0(const uint8_t* const rows[kLanes], int64_t groups, uint8_t* out) 
   }
 }
 
-void pack_q8_0(const uint8_t* const rows[kLanes], int64_t groups, uint8_t* out) {
+void pack_q8_0(const uint8_t* const rows[kLanes], int64_t groups, uint8_t* out, int64_t stride) {
   for (int64_t g = 0; g < groups; ++g) {
-    uint8_t* unit = out + g / 2 * 1088;
+    uint8_t* unit = out + g / 2 * stride;
     uint8_t* quads = unit + 64 + g % 2 * 512;
     for (int r = 0; r < kLanes; ++r) {
       if (!rows[r]) continue;
@@ -75,8 +75,8 @@ void pack_q8_0(const uint8_t* const rows[kLanes], int64_t groups, uint8_t* out) 
   }
 }
 
-void pack_q4_k(const uint8_t* const rows[kLanes], int64_t supers, uint8_t* out) {
-  for (int64_t b = 0; b < supers; ++b, out += 2304)
+void pack_q4_k(const uint8_t* const rows[kLanes], int64_t supers, uint8_t* out, int64_t stride) {
+  for (int64_t b = 0; b < supers; ++b, out += stride)
     for (int r = 0; r < kLanes; ++r) {
       if (!rows[r]) continue;
       const uint8_t* block = rows[r] + b * 144;
@@ -100,9 +100,9 @@ void q6_values(const uint8_t* stored, uint8_t* u) {
     }
 }
 
-void pack_q6_k(const uint8_t* const rows[kLanes], int64_t supers, uint8_t* out) {
+void pack_q6_k(const uint8_t* const rows[kLanes], int64_t supers, uint8_t* out, int64_t stride) {
   uint8_t u[256];
-  for (int64_t b = 0; b < supers; ++b, out += 3392)
+  for (int64_t b = 0; b < supers; ++b, out += stride)
     for (int r = 0; r < kLanes; ++r) {
       if (!rows[r]) continue;
       const uint8_t* block = rows[r] + b * 210;
@@ -124,8 +124,8 @@ void pack_q6_k(const uint8_t* const rows[kLanes], int64_t supers, uint8_t* out) 
     }
 }
 
-void unpack_q4_k(const uint8_t* block, int r, int64_t supers, float* out) {
-  for (int64_t b = 0; b < supers; ++b, block += 2304)
+void unpack_q4_k(const uint8_t* block, int64_t stride, int r, int64_t supers, float* out) {
+  for (int64_t b = 0; b < supers; ++b, block += stride)
     for (int g = 0; g < 8; ++g, out += 32) {
       const auto packed = [&](int i) { return int(block[64 + 16 * i + r]); };
       const int scale = g < 4 ? packed(g) & 63 : (packed(g + 4) & 15) | (packed(g - 4) >> 6 << 4);
@@ -139,8 +139,8 @@ void unpack_q4_k(const uint8_t* block, int r, int64_t supers, float* out) {
     }
 }
 
-void unpack_q6_k(const uint8_t* block, int r, int64_t supers, float* out) {
-  for (int64_t b = 0; b < supers; ++b, block += 3392)
+void unpack_q6_k(const uint8_t* block, int64_t stride, int r, int64_t supers, float* out) {
+  for (int64_t b = 0; b < supers; ++b, block += stride)
     for (int g = 0; g < 8; ++g, out += 32)
       for (int k = 0; k < 32; ++k) {
         const int v = k % 16 / 4, h = k / 16, at = 4 * r + k % 4;
@@ -149,6 +149,26 @@ void unpack_q6_k(const uint8_t* block, int r, int64_t supers, float* out) {
         const float d = f16_to_float(half(block, r)) * float(int8_t(block[64 + 16 * (2 * g + h) + r]));
         out[k] = d * float((low | high << 4) - 32);
       }
+}
+
+int64_t unit_bytes(Kind kind) {
+  switch (kind) {
+    case Kind::Q4_0: return 576;
+    case Kind::Q8_0: return 1088;
+    case Kind::Q4_K: return 2304;
+    case Kind::Q6_K: return 3392;
+    default: return 0;
+  }
+}
+
+struct Place {
+  int64_t offset, stride;  // of a row block: its first unit, and the distance between its units
+};
+Place place(const WeightView& w, int64_t index) {
+  if (!is_quantised(w.kind)) return {index * w.block_bytes, 0};
+  const int64_t unit = unit_bytes(w.kind), panel = index / kPanel, blocks = (w.rows + kLanes - 1) / kLanes;
+  const int64_t wide = blocks - panel * kPanel < kPanel ? blocks - panel * kPanel : kPanel;
+  return {panel * kPanel * w.block_bytes + index % kPanel * unit, wide * unit};
 }
 
 }  // namespace
@@ -163,30 +183,33 @@ int64_t packed_block_bytes(Kind kind, int64_t cols) {
     case Kind::F32: return cols * kLanes * 4;
     case Kind::F16:
     case Kind::BF16: return cols * kLanes * 2;
-    case Kind::Q4_0: return (cols / 32 + 1) / 2 * 576;
-    case Kind::Q8_0: return (cols / 32 + 1) / 2 * 1088;
-    case Kind::Q4_K: return cols / 256 * 2304;
-    case Kind::Q6_K: return cols / 256 * 3392;
+    case Kind::Q4_0:
+    case Kind::Q8_0: return (cols / 32 + 1) / 2 * unit_bytes(kind);
+    case Kind::Q4_K:
+    case Kind::Q6_K: return cols / 256 * unit_bytes(kind);
     case Kind::Count: break;
   }
   return 0;
 }
 
-void pack_block(Kind kind, const uint8_t* const rows[kLanes], int64_t cols, uint8_t* out) {
-  switch (kind) {
-    case Kind::F32: return pack_plain<uint32_t>(rows, cols, out);
+void pack_block(const WeightView& w, int64_t index, const uint8_t* const rows[kLanes], uint8_t* data) {
+  const Place at = place(w, index);
+  uint8_t* out = data + at.offset;
+  switch (w.kind) {
+    case Kind::F32: return pack_plain<uint32_t>(rows, w.cols, out);
     case Kind::F16:
-    case Kind::BF16: return pack_plain<uint16_t>(rows, cols, out);
-    case Kind::Q4_0: return pack_q4_0(rows, cols / 32, out);
-    case Kind::Q8_0: return pack_q8_0(rows, cols / 32, out);
-    case Kind::Q4_K: return pack_q4_k(rows, cols / 256, out);
-    case Kind::Q6_K: return pack_q6_k(rows, cols / 256, out);
+    case Kind::BF16: return pack_plain<uint16_t>(rows, w.cols, out);
+    case Kind::Q4_0: return pack_q4_0(rows, w.cols / 32, out, at.stride);
+    case Kind::Q8_0: return pack_q8_0(rows, w.cols / 32, out, at.stride);
+    case Kind::Q4_K: return pack_q4_k(rows, w.cols / 256, out, at.stride);
+    case Kind::Q6_K: return pack_q6_k(rows, w.cols / 256, out, at.stride);
     case Kind::Count: break;
   }
 }
 
 void unpack_row(const WeightView& w, int64_t row, float* out) {
-  const uint8_t* block = w.data + row / kLanes * w.block_bytes;
+  const Place at = place(w, row / kLanes);
+  const uint8_t* block = w.data + at.offset;
   const int r = int(row % kLanes);
   switch (w.kind) {
     case Kind::F32:
@@ -200,7 +223,7 @@ void unpack_row(const WeightView& w, int64_t row, float* out) {
       break;
     case Kind::Q4_0:
       for (int64_t k = 0; k < w.cols; ++k) {
-        const uint8_t* unit = block + k / 64 * 576;
+        const uint8_t* unit = block + k / 64 * at.stride;
         const int g = int(k / 32 % 2), i = int(k % 32);
         const int byte = unit[64 + 256 * g + 64 * (i % 16 / 4) + 4 * r + i % 4];
         out[k] = f16_to_float(half(unit + 32 * g, r)) * float((i < 16 ? byte & 15 : byte >> 4) - 8);
@@ -208,14 +231,14 @@ void unpack_row(const WeightView& w, int64_t row, float* out) {
       break;
     case Kind::Q8_0:
       for (int64_t k = 0; k < w.cols; ++k) {
-        const uint8_t* unit = block + k / 64 * 1088;
+        const uint8_t* unit = block + k / 64 * at.stride;
         const int g = int(k / 32 % 2), i = int(k % 32);
         const int byte = unit[64 + 512 * g + 64 * (i / 4) + 4 * r + i % 4];
         out[k] = f16_to_float(half(unit + 32 * g, r)) * float(byte - 128);
       }
       break;
-    case Kind::Q4_K: unpack_q4_k(block, r, w.cols / 256, out); break;
-    case Kind::Q6_K: unpack_q6_k(block, r, w.cols / 256, out); break;
+    case Kind::Q4_K: unpack_q4_k(block, at.stride, r, w.cols / 256, out); break;
+    case Kind::Q6_K: unpack_q6_k(block, at.stride, r, w.cols / 256, out); break;
     case Kind::Count: break;
   }
 }
