@@ -8,22 +8,28 @@ namespace {
 
 EW_INLINE float as_float(int32_t bits) { return bits_to_float(uint32_t(bits)); }
 
-// Two groups of 16 rows: 2 x 16 half scales, then 2 x 256 bytes; vector v of a group holds for every row the quads
-// (4 consecutive weights) v in the low and v + 4 in the high nibbles.
-struct Q4_0 {
-  static constexpr int kUnitGroups = 2, kUnitBytes = 576;
+// A unit is what one block holds of kUnitGroups groups: kHead bytes, then vectors of 64 bytes (4 for each of 16 rows).
+// The unit functions work on R blocks of a panel of W, starting with block `at`; vector i of block r lies here:
+template <class Format, int W>
+EW_INLINE const uint8_t* vector_of(const uint8_t* w, int i, int r) {
+  return w + Format::kHead * W + (i * W + r) * 64;
+}
 
-  template <int R, int C>
-  EW_INLINE void unit(const uint8_t* w, int groups, const int8_t* x, const int32_t* side, int width, V (*acc)[C]) {
+// Two groups: 2 x 16 half scales; then vector v of 4 of a group holds for every row the quads (4 consecutive weights)
+// v in the low and v + 4 in the high nibbles.
+struct Q4_0 {
+  static constexpr int kUnitGroups = 2, kUnitBytes = 576, kHead = 64;
+
+  template <int R, int C, int W>
+  EW_INLINE void unit(const uint8_t* w, int at, int groups, const int8_t* x, const int32_t* side, int width, V (*acc)[C]) {
     for (int g = 0; g < groups; ++g) {
       I s[R][C];
       for (int r = 0; r < R; ++r)
         for (int c = 0; c < C; ++c) s[r][c] = iset(side[width + c]);
-      const uint8_t* quads = w + 64 + g * 256;
       for (int v = 0; v < 4; ++v) {
         B low[R], high[R];
         for (int r = 0; r < R; ++r) {
-          const B both = bload(quads + r * kUnitBytes + 64 * v);
+          const B both = bload(vector_of<Q4_0, W>(w, 4 * g + v, at + r));
           low[r] = band(both, 15);
           high[r] = bshr<4>(both, 15);
         }
@@ -34,7 +40,7 @@ struct Q4_0 {
         }
       }
       for (int r = 0; r < R; ++r) {
-        const V dw = vload_f16((const uint16_t*)(w + r * kUnitBytes) + g * kLanes);
+        const V dw = vload_f16((const uint16_t*)(w + (at + r) * kHead) + g * kLanes);
         for (int c = 0; c < C; ++c)
           acc[r][c] = vfma(vfrom(s[r][c]), vmul(dw, vset(as_float(side[c]))), acc[r][c]);
       }
@@ -44,27 +50,26 @@ struct Q4_0 {
   }
 };
 
-// Two groups of 16 rows: 2 x 16 half scales, then 2 x 512 bytes, one vector a quad, weights + 128.
+// Two groups: 2 x 16 half scales; then one vector a quad, weights + 128.
 struct Q8_0 {
-  static constexpr int kUnitGroups = 2, kUnitBytes = 1088;
+  static constexpr int kUnitGroups = 2, kUnitBytes = 1088, kHead = 64;
 
-  template <int R, int C>
-  EW_INLINE void unit(const uint8_t* w, int groups, const int8_t* x, const int32_t* side, int width, V (*acc)[C]) {
+  template <int R, int C, int W>
+  EW_INLINE void unit(const uint8_t* w, int at, int groups, const int8_t* x, const int32_t* side, int width, V (*acc)[C]) {
     for (int g = 0; g < groups; ++g) {
       I s[R][C];
       for (int r = 0; r < R; ++r)
         for (int c = 0; c < C; ++c) s[r][c] = iset(side[2 * width + c]);
-      const uint8_t* quads = w + 64 + g * 512;
       for (int v = 0; v < 8; ++v) {
         B u[R];
-        for (int r = 0; r < R; ++r) u[r] = bload(quads + r * kUnitBytes + 64 * v);
+        for (int r = 0; r < R; ++r) u[r] = bload(vector_of<Q8_0, W>(w, 8 * g + v, at + r));
         for (int c = 0; c < C; ++c) {
           const B four = bfour(x + c * kGroup + 4 * v);
           for (int r = 0; r < R; ++r) s[r][c] = idot(s[r][c], u[r], four);
         }
       }
       for (int r = 0; r < R; ++r) {
-        const V dw = vload_f16((const uint16_t*)(w + r * kUnitBytes) + g * kLanes);
+        const V dw = vload_f16((const uint16_t*)(w + (at + r) * kHead) + g * kLanes);
         for (int c = 0; c < C; ++c)
           acc[r][c] = vfma(vfrom(s[r][c]), vmul(dw, vset(as_float(side[c]))), acc[r][c]);
       }
@@ -74,13 +79,13 @@ struct Q8_0 {
   }
 };
 
-// A super-block of 256 of 16 rows: half d, half dmin, the twelve 6-bit-scale bytes of the file's block (each for 16
-// rows), then 8 vectors for every two groups: the low nibbles are the first group, the high ones the second.
+// A super-block of 256: half d, half dmin, the twelve 6-bit-scale bytes of the file's block (each for 16 rows); then 8
+// vectors for every two groups: the low nibbles are the first group, the high ones the second.
 struct Q4_K {
-  static constexpr int kUnitGroups = 8, kUnitBytes = 2304;
+  static constexpr int kUnitGroups = 8, kUnitBytes = 2304, kHead = 256;
 
-  template <int R, int C, int odd>
-  EW_INLINE void group(const uint8_t* quads, const V* dw, const V* mw, const int8_t* x, const int32_t* side, int width,
+  template <int R, int C, int W, int odd>
+  EW_INLINE void group(const uint8_t* w, int at, int pair, const V* dw, const V* mw, const int8_t* x, const int32_t* side, int width,
                        V (*acc)[C]) {
     I s[R][C];
     for (int r = 0; r < R; ++r)
@@ -88,7 +93,7 @@ struct Q4_K {
     for (int v = 0; v < 8; ++v) {
       B u[R];
       for (int r = 0; r < R; ++r) {
-        const B both = bload(quads + r * kUnitBytes + 64 * v);
+        const B both = bload(vector_of<Q4_K, W>(w, 8 * pair + v, at + r));
         u[r] = odd ? bshr<4>(both, 15) : band(both, 15);
       }
       for (int c = 0; c < C; ++c) {
@@ -121,27 +126,26 @@ struct Q4_K {
     *mw = vmul(vload_f16((const uint16_t*)w + kLanes), vfrom(least));
   }
 
-  template <int R, int C>
-  EW_INLINE void unit(const uint8_t* w, int, const int8_t* x, const int32_t* side, int width, V (*acc)[C]) {
+  template <int R, int C, int W>
+  EW_INLINE void unit(const uint8_t* w, int at, int, const int8_t* x, const int32_t* side, int width, V (*acc)[C]) {
     for (int g = 0; g < 8; g += 2) {
       V dw[R], mw[R];
-      const uint8_t* quads = w + 256 + 256 * g;
-      for (int r = 0; r < R; ++r) scales(w + r * kUnitBytes, g, &dw[r], &mw[r]);
-      group<R, C, 0>(quads, dw, mw, x, side, width, acc);
+      for (int r = 0; r < R; ++r) scales(w + (at + r) * kHead, g, &dw[r], &mw[r]);
+      group<R, C, W, 0>(w, at, g / 2, dw, mw, x, side, width, acc);
       x += width * kGroup;
       side += width * kSideRows;
-      for (int r = 0; r < R; ++r) scales(w + r * kUnitBytes, g + 1, &dw[r], &mw[r]);
-      group<R, C, 1>(quads, dw, mw, x, side, width, acc);
+      for (int r = 0; r < R; ++r) scales(w + (at + r) * kHead, g + 1, &dw[r], &mw[r]);
+      group<R, C, W, 1>(w, at, g / 2, dw, mw, x, side, width, acc);
       x += width * kGroup;
       side += width * kSideRows;
     }
   }
 };
 
-// A super-block of 256 of 16 rows: half d (and 32 bytes of nothing), 16 x 16 int8 scales, then for each group of 32:
-// 4 vectors of low nibbles (quads v and v + 4) and 2 of high bits (bits 2i of vector h belong to quad 4h + i).
+// A super-block of 256: half d (and 32 bytes of nothing), 16 x 16 int8 scales; then for each group of 32, 4 vectors of
+// low nibbles (quads v and v + 4) and 2 of high bits (bits 2i of vector h belong to quad 4h + i).
 struct Q6_K {
-  static constexpr int kUnitGroups = 8, kUnitBytes = 3392;
+  static constexpr int kUnitGroups = 8, kUnitBytes = 3392, kHead = 320;
 
   template <int i>
   EW_INLINE B with_high(B low, B h) {
@@ -151,14 +155,13 @@ struct Q6_K {
     else return bor(low, bshr<2>(h, 0x30));
   }
 
-  template <int R, int C, int v>
-  EW_INLINE void quad(const uint8_t* low, const int8_t* x, I (*s0)[C], I (*s1)[C]) {
+  template <int R, int C, int W, int v>
+  EW_INLINE void quad(const uint8_t* w, int at, int g, const int8_t* x, I (*s0)[C], I (*s1)[C]) {
     B first[R], second[R];
     for (int r = 0; r < R; ++r) {
-      const uint8_t* at = low + r * kUnitBytes;
-      const B both = bload(at + 64 * v);
-      first[r] = with_high<v>(band(both, 15), bload(at + 256));
-      second[r] = with_high<v>(bshr<4>(both, 15), bload(at + 320));
+      const B both = bload(vector_of<Q6_K, W>(w, 6 * g + v, at + r));
+      first[r] = with_high<v>(band(both, 15), bload(vector_of<Q6_K, W>(w, 6 * g + 4, at + r)));
+      second[r] = with_high<v>(bshr<4>(both, 15), bload(vector_of<Q6_K, W>(w, 6 * g + 5, at + r)));
     }
     for (int c = 0; c < C; ++c) {
       const B x0 = bfour(x + c * kGroup + 4 * v), x1 = bfour(x + c * kGroup + 16 + 4 * v);
@@ -167,22 +170,21 @@ struct Q6_K {
     }
   }
 
-  template <int R, int C>
-  EW_INLINE void unit(const uint8_t* w, int, const int8_t* x, const int32_t* side, int width, V (*acc)[C]) {
+  template <int R, int C, int W>
+  EW_INLINE void unit(const uint8_t* w, int at, int, const int8_t* x, const int32_t* side, int width, V (*acc)[C]) {
     for (int g = 0; g < 8; ++g) {
-      const uint8_t* low = w + 320 + 384 * g;
       I s0[R][C], s1[R][C];
       for (int r = 0; r < R; ++r)
         for (int c = 0; c < C; ++c) {
           s0[r][c] = iset(side[3 * width + c]);
           s1[r][c] = iset(side[4 * width + c]);
         }
-      quad<R, C, 0>(low, x, s0, s1);
-      quad<R, C, 1>(low, x, s0, s1);
-      quad<R, C, 2>(low, x, s0, s1);
-      quad<R, C, 3>(low, x, s0, s1);
+      quad<R, C, W, 0>(w, at, g, x, s0, s1);
+      quad<R, C, W, 1>(w, at, g, x, s0, s1);
+      quad<R, C, W, 2>(w, at, g, x, s0, s1);
+      quad<R, C, W, 3>(w, at, g, x, s0, s1);
       for (int r = 0; r < R; ++r) {
-        const uint8_t* head = w + r * kUnitBytes;
+        const uint8_t* head = w + (at + r) * kHead;
         const V d = vload_f16((const uint16_t*)head);
         const I scale0 = iload_i8((const int8_t*)head + 64 + 32 * g), scale1 = iload_i8((const int8_t*)head + 80 + 32 * g);
         for (int c = 0; c < C; ++c) {  // below 2^24 in magnitude: exact in float
@@ -216,71 +218,64 @@ EW_INLINE void store(const MatmulArgs& a, int64_t block, int64_t column, const V
   }
 }
 
-// R row blocks of one panel, C columns of one tile.
-template <class Format, int R, int C>
-void tile(const MatmulArgs& a, int64_t block, int64_t column) {
+// R row blocks of a panel of W, from block `at` of it on, and C columns of one tile.
+template <class Format, int R, int C, int W>
+void tile(const MatmulArgs& a, int64_t panel, int at, int64_t column) {
   const int64_t first = column / kColumns * kColumns, groups = a.q.groups;
   const int width = int(a.columns - first < kColumns ? a.columns - first : kColumns);
   const int8_t* x = a.q.quants + first * groups * kGroup + (column - first) * kGroup;
   const int32_t* side = a.q.side + first * groups * kSideRows + (column - first);
-  const int64_t panel = block / kPanel, blocks = (a.w.rows + kLanes - 1) / kLanes;
-  const int64_t wide = blocks - panel * kPanel < kPanel ? blocks - panel * kPanel : kPanel;
-  const uint8_t* w = a.w.data + panel * kPanel * a.w.block_bytes + block % kPanel * Format::kUnitBytes;
+  const uint8_t* w = a.w.data + panel * kPanel * a.w.block_bytes;
   V acc[R][C];
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < C; ++c) acc[r][c] = vzero();
   int64_t left = groups;
   for (; left >= Format::kUnitGroups; left -= Format::kUnitGroups) {
-    Format::template unit<R, C>(w, Format::kUnitGroups, x, side, width, acc);
-    w += wide * Format::kUnitBytes;
+    Format::template unit<R, C, W>(w, at, Format::kUnitGroups, x, side, width, acc);
+    w += W * Format::kUnitBytes;
     x += Format::kUnitGroups * width * kGroup;
     side += Format::kUnitGroups * width * kSideRows;
   }
-  if (left) Format::template unit<R, C>(w, int(left), x, side, width, acc);
-  for (int r = 0; r < R; ++r) store<C>(a, block + r, column, acc[r]);
+  if (left) Format::template unit<R, C, W>(w, at, int(left), x, side, width, acc);
+  for (int r = 0; r < R; ++r) store<C>(a, panel * kPanel + at + r, column, acc[r]);
 }
 
-// All row blocks [b0, b1) for C columns, R at a time within their panels.
-template <class Format, int R, int C>
+// The panels of row blocks [b0, b1) for C columns. Where registers are few and columns are two, a block at a time.
+template <class Format, int C>
 void sweep(const MatmulArgs& a, int64_t b0, int64_t b1, int64_t column) {
-  for (int64_t b = b0; b < b1;) {
-    const int64_t stop = (b / kPanel + 1) * kPanel < b1 ? (b / kPanel + 1) * kPanel : b1;
-    for (; b + R <= stop; b += R) tile<Format, R, C>(a, b, column);
-    for (; b < stop; ++b) tile<Format, 1, C>(a, b, column);
+  for (int64_t panel = b0 / kPanel; panel * kPanel < b1; ++panel) {
+    if (panel * kPanel + 1 == b1) {
+      tile<Format, 1, C, 1>(a, panel, 0, column);
+    } else if constexpr (kWideRegisters || C == 1) {
+      tile<Format, 2, C, 2>(a, panel, 0, column);
+    } else {
+      tile<Format, 1, C, 2>(a, panel, 0, column);
+      tile<Format, 1, C, 2>(a, panel, 1, column);
+    }
   }
 }
 
-// Few columns: four row blocks together, so that broadcasting the activations is shared. More: as many sums as fit.
+// Up to 8 columns of one tile, as many at a time as registers hold the sums of.
 template <class Format>
 void columns(const MatmulArgs& a, int64_t b0, int64_t b1, int64_t column, int64_t count) {
   if constexpr (kWideRegisters) {
-    switch (count) {
-      case 8: sweep<Format, 2, 4>(a, b0, b1, column); return sweep<Format, 2, 4>(a, b0, b1, column + 4);
-      case 7: sweep<Format, 2, 4>(a, b0, b1, column); return sweep<Format, 2, 3>(a, b0, b1, column + 4);
-      case 6: sweep<Format, 2, 3>(a, b0, b1, column); return sweep<Format, 2, 3>(a, b0, b1, column + 3);
-      case 5: sweep<Format, 2, 3>(a, b0, b1, column); return sweep<Format, 4, 2>(a, b0, b1, column + 3);
-      case 4: return sweep<Format, 2, 4>(a, b0, b1, column);
-      case 3: return sweep<Format, 2, 3>(a, b0, b1, column);
-      case 2: return sweep<Format, 4, 2>(a, b0, b1, column);
-      default: return sweep<Format, 4, 1>(a, b0, b1, column);
-    }
+    for (; count >= 4 && count != 5; count -= 4, column += 4) sweep<Format, 4>(a, b0, b1, column);
+    for (; count >= 3; count -= 3, column += 3) sweep<Format, 3>(a, b0, b1, column);
   }
-  if (count == 2) return sweep<Format, 1, 2>(a, b0, b1, column);
-  return sweep<Format, 2, 1>(a, b0, b1, column);
+  for (; count >= 2; count -= 2, column += 2) sweep<Format, 2>(a, b0, b1, column);
+  if (count) sweep<Format, 1>(a, b0, b1, column);
 }
 
-// Row blocks in chunks that stay in the second-level cache while the columns' tiles pass by.
+// Row blocks in chunks that stay in the second-level cache while the columns' tiles pass by. b0 is even; b1 is even or
+// the end.
 template <class Format>
 void matmul(const MatmulArgs& a, int64_t b0, int64_t b1) {
-  constexpr int64_t kStep = kWideRegisters ? kColumns : 2;
   int64_t chunk = (384 << 10) / a.w.block_bytes / kPanel * kPanel;
   if (chunk < kPanel) chunk = kPanel;
-  for (int64_t b = b0; b < b1;) {
-    const int64_t end = b - b % kPanel + chunk < b1 ? b - b % kPanel + chunk : b1;
-    for (int64_t column = 0; column < a.columns; column += kStep)
-      columns<Format>(a, b, end, column, a.columns - column < kStep ? a.columns - column : kStep);
-    b = end;
-  }
+  for (int64_t b = b0; b < b1; b += chunk)
+    for (int64_t column = 0; column < a.columns; column += kColumns)
+      columns<Format>(a, b, b + chunk < b1 ? b + chunk : b1, column,
+                      a.columns - column < kColumns ? a.columns - column : kColumns);
 }
 
 }  // namespace
