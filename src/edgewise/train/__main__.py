@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 
-from edgewise import __version__
 from edgewise.base import EdgewiseError
 from edgewise.embedded import PROMPT
 from edgewise.train import dataset, report
@@ -27,6 +26,7 @@ from edgewise.train.recipe import Recipe, load_recipe
 from edgewise.train.samples import complete
 from edgewise.train.tokenizer import EOS, load_tokenizer
 
+MODEL_VERSION = "0.1"  # of the weights, written into the file
 SMOKE_CORPUS = "json"  # the one package that --smoke reads
 
 
@@ -142,7 +142,7 @@ def run(argv: list[str]) -> None:
         write_report(recipe, data_folder, out, corpus, device=device, bf16=bf16, fair_xz=args.xz_after_reading)
     if verb == "export" or args.to:
         file = args.to or out / f"{recipe.name}.gguf"
-        size = export_gguf(out / "model", data_folder, file, name=f"edgewise-{recipe.name}", version=__version__)
+        size = export_gguf(out / "model", data_folder, file, name=f"edgewise-{recipe.name}", version=MODEL_VERSION)
         print(f"{file}: {size} bytes")
         if (out / "report.md").is_file():
             card = report.model_card(recipe, data_folder, out, size)
