@@ -81,15 +81,21 @@ class Config:
                 found[name] = value.item() if isinstance(value, np.generic) else value
         tokens = header.config.get("tokenizer.ggml.tokens")
         if tokens is not None:
+            if isinstance(tokens, str) or not isinstance(tokens, Sequence):
+                raise BadInput(f"'tokenizer.ggml.tokens' in {self.where} must be a list of strings.")
             found.setdefault("vocab_size", len(tokens))
         for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size"):
             if isinstance(found.get(name), list | tuple | np.ndarray):  # one per layer, which must agree
-                each = {int(v) for v in found[name]}
+                values = found[name]
+                if not isinstance(values, np.ndarray) or values.dtype.kind not in "iu":
+                    raise BadInput(f"'{self.label(name)}' in {self.where} must be whole numbers.")
+                each = set(np.unique(values).tolist())
                 if len(each) != 1:
-                    raise Unsupported(f"{self.label(name)} in {self.where} differs between layers: {sorted(each)}.")
+                    raise Unsupported(f"{self.label(name)} in {self.where} differs between layers: {sorted(each)[:8]}.")
                 found[name] = each.pop()
-        if not found.get("sliding_window"):  # 0 means none
-            found.pop("sliding_window", None)
+        window = found.get("sliding_window")
+        if isinstance(window, int) and window == 0:  # none
+            found.pop("sliding_window")
         return found
 
     def label(self, key: str) -> str:
@@ -144,7 +150,7 @@ class Config:
             name = self.get(key)
             if name is None:
                 continue
-            if name not in ACTIVATIONS:
+            if not isinstance(name, str) or name not in ACTIVATIONS:
                 raise Unsupported(f"'{key}' in {self.where} is {name!r}. Known: {', '.join(sorted(ACTIVATIONS))}.")
             return ACTIVATIONS[name]
         return default

@@ -46,7 +46,7 @@ class File:
         if self.swap is not None:
             text = text.replace(*self.swap, 1)
         data = bytearray(text.encode("utf-8", "surrogatepass") if self.raw is None else self.raw)
-        for at, bits in self.flips:
+        for at, bits in self.flips if data else ():
             data[at % len(data)] ^= bits
         return bytes(data) + self.padding
 
