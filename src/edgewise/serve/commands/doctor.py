@@ -92,6 +92,8 @@ def _kernels() -> dict[str, Any]:
         why = "EDGEWISE_THREADS"
     elif quota is not None and quota < allowed:
         why = f"the control group allows {quota:g} CPUs of time on {allowed}"
+    elif info.threads < allowed:
+        why = f"one for each core; the {allowed} CPUs this process may use are {info.threads} cores"
     else:
         why = f"this process may use {allowed} CPUs"
     return {
