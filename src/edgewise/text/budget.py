@@ -9,7 +9,7 @@ from typing import Any
 
 from edgewise.base import BadInput
 
-STEPS = 2_000_000  # about a quarter of a microsecond each
+STEPS = 1_500_000  # a quarter to half a microsecond each
 BYTES = 24 << 20
 MAX_NUMBER = 10_000  # of copies, columns and the like
 _STEPS_PER_VALUE = 2_000  # every message, part and tool brings its own allowance
@@ -70,6 +70,8 @@ class Budget:
             self.spend(len(value) // _CHARS_PER_STEP + 1)
         elif isinstance(value, list | tuple | Mapping | ItemsView | KeysView | ValuesView):
             self._walk(value, printed=False)
+        elif isinstance(value, range):  # to look for what is no number, every number is compared
+            self.spend(len(value) // 4)
         return value
 
     def text_size(self, value: Any) -> int:
@@ -81,7 +83,7 @@ class Budget:
         todo = [value]
         while todo:
             item = todo.pop()
-            self.spend(1)
+            self.spend(2)
             if isinstance(item, str):
                 total += 2 * len(item) + 2
                 self.spend(len(item) // _CHARS_PER_STEP)

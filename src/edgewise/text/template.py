@@ -379,7 +379,7 @@ def _bound_numbers(box: _Sandbox, *values: Any, **named: Any) -> None:
 
 
 def _bound_text(box: _Sandbox, value: Any, *_: Any, **__: Any) -> None:
-    box.budget.reserve(6 * (len(value) if isinstance(value, str) else box.budget.text_size(value)))
+    box.budget.reserve(6 * (width(value) if isinstance(value, str) else box.budget.text_size(value)))
 
 
 def _bound_join(box: _Sandbox, values: Any, d: Any = "", attribute: Any = None) -> None:
