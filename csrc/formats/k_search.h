@@ -11,6 +11,7 @@
 #include <limits>
 
 #include "base/half.h"
+#include "formats/reciprocal.h"
 
 namespace edgewise::formats {
 
@@ -83,11 +84,6 @@ inline float error_of(const float* x, Level level, Widened widened) {
     const Lanes v = load(x + i), e = widened(level(v)) - v;
     return e * e;
   });
-}
-
-inline float reciprocal(float v) {
-  const float r = 1.0f / v;
-  return v == 0.0f || !std::isfinite(r) ? 0.0f : r;
 }
 
 // x ≈ d * scale[run] * q - dmin * low[run], q in 0..kLevels, scale and low in 0..kSteps.

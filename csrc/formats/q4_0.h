@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/half.h"
+#include "formats/reciprocal.h"
 
 namespace edgewise::formats::q4_0 {
 
@@ -28,7 +29,7 @@ inline void narrow(const float* x, Block& b) {
     if (std::fabs(x[i]) > std::fabs(extreme)) extreme = x[i];
   }
   const float d = extreme / -8.0f;
-  const float inverse = d == 0.0f ? 0.0f : 1.0f / d;
+  const float inverse = reciprocal(d);
   b.d = float_to_f16(d);
   const auto level = [inverse](float v) {
     const int q = int(v * inverse + 8.5f);

@@ -1,6 +1,7 @@
 // Q4_1: 32 weights, x = d * q + m with q in 0..15. Weight i is the low nibble of byte i, weight 16 + i the high one.
 #pragma once
 #include "base/half.h"
+#include "formats/reciprocal.h"
 
 namespace edgewise::formats::q4_1 {
 
@@ -26,7 +27,7 @@ inline void narrow(const float* x, Block& b) {
     high = x[i] > high ? x[i] : high;
   }
   const float d = (high - low) / 15.0f;
-  const float inverse = d == 0.0f ? 0.0f : 1.0f / d;
+  const float inverse = reciprocal(d);
   b.d = float_to_f16(d);
   b.m = float_to_f16(low);
   const auto level = [inverse, low](float v) {

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/half.h"
+#include "formats/reciprocal.h"
 
 namespace edgewise::formats::q5_0 {
 
@@ -32,7 +33,7 @@ inline void narrow(const float* x, Block& b) {
     if (std::fabs(x[i]) > std::fabs(extreme)) extreme = x[i];
   }
   const float d = extreme / -16.0f;
-  const float inverse = d == 0.0f ? 0.0f : 1.0f / d;
+  const float inverse = reciprocal(d);
   b.d = float_to_f16(d);
   const auto level = [inverse](float v) {
     const int q = int(v * inverse + 16.5f);

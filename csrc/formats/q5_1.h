@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "base/half.h"
+#include "formats/reciprocal.h"
 
 namespace edgewise::formats::q5_1 {
 
@@ -31,7 +32,7 @@ inline void narrow(const float* x, Block& b) {
     top = x[i] > top ? x[i] : top;
   }
   const float d = (top - low) / 31.0f;
-  const float inverse = d == 0.0f ? 0.0f : 1.0f / d;
+  const float inverse = reciprocal(d);
   b.d = float_to_f16(d);
   b.m = float_to_f16(low);
   const auto level = [inverse, low](float v) {

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/half.h"
+#include "formats/reciprocal.h"
 
 namespace edgewise::formats::q8_0 {
 
@@ -25,7 +26,7 @@ inline void narrow(const float* x, Block& b) {
     size = a > size ? a : size;
   }
   const float d = size / 127.0f;
-  const float inverse = d == 0.0f ? 0.0f : 1.0f / d;
+  const float inverse = reciprocal(d);
   b.d = float_to_f16(d);
   for (int i = 0; i < 32; ++i) {  // round half away from zero
     const float v = x[i] * inverse, a = std::fabs(v);
