@@ -46,7 +46,7 @@ class File:
         if self.swap is not None:
             text = text.replace(*self.swap, 1)
         data = bytearray(text.encode("utf-8", "surrogatepass") if self.raw is None else self.raw)
-        for at, bits in self.flips:
+        for at, bits in self.flips if data else ():
             data[at % len(data)] ^= bits
         return bytes(data) + self.padding
 
@@ -149,8 +149,32 @@ def _whole(file: File, rng: random.Random) -> None:
             file.data = rng.choice([b"", file.data[:-1], rng.randbytes(len(file.data))])
 
 
+def _valid(file: File, rng: random.Random) -> None:
+    """Another file that keeps the format's rules: order, dtype, shape or names differ, so that the models must notice."""
+    pieces = {id(t): file.data[t.offsets[0] : t.offsets[1]] for t in file.tensors}
+    tensor = rng.choice(file.tensors)
+    match rng.randrange(5):
+        case 0:
+            rng.shuffle(file.tensors)
+        case 1:
+            file.tensors.remove(tensor)
+        case 2:
+            tensor.name = rng.choice(["extra", tensor.name.replace("0", "1"), tensor.name + ".scale", "lm_head.weight"])
+        case 3:
+            tensor.dtype = rng.choice(["I32", "U32", "F32"])
+        case _:
+            whole = len(pieces[id(tensor)]) // 4
+            tensor.shape = rng.choice([[whole], [1, whole], [whole, 1], list(reversed(tensor.shape)), [whole, 1, 1]])
+    at, data = 0, []
+    for t in file.tensors:
+        data.append(pieces[id(t)])
+        t.offsets = [at, at + len(data[-1])]
+        at = t.offsets[1]
+    file.data = b"".join(data)
+
+
 MUTATORS: tuple[tuple[int, Callable[[File, random.Random], None]], ...] = (
-    (5, _offsets), (5, _shape), (3, _dtype), (3, _names), (2, _metadata), (5, _text), (4, _whole),
+    (5, _offsets), (5, _shape), (3, _dtype), (3, _names), (2, _metadata), (5, _text), (4, _whole), (30, _valid),
 )  # fmt: skip
 
 
