@@ -288,6 +288,38 @@ def test_broken_logits_end_one_request_only(poison: float) -> None:
         assert "not finite" in str(got["bad", index][1].error)
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_interrupted_step_is_computed_again(
+    alone: dict[tuple[str, int], tuple[list[int], Event]], model: ToyModel, when: str
+) -> None:
+    class Interrupted:
+        """Stops every fifth step, before or after the work was done."""
+
+        def __init__(self, inner: TextRunner) -> None:
+            self.inner, self.count = inner, 0
+
+        def step(self, work: Sequence[Work]) -> Floats:
+            self.count += 1
+            if when == "after":
+                logits = self.inner.step(work)
+            if self.count % 5 == 0:
+                raise KeyboardInterrupt
+            return logits if when == "after" else self.inner.step(work)
+
+    loop = engine(model, wrap=Interrupted, rows=40)
+    for request in requests():
+        loop.add(request)
+    got: dict[tuple[str, int], list[int]] = {}
+    while loop.has_work():
+        try:
+            events = loop.step()
+        except KeyboardInterrupt:
+            continue
+        for event in events:
+            got.setdefault((event.request_id, event.index), []).extend(event.tokens)
+    assert got == {key: tokens for key, (tokens, _) in alone.items()}
+
+
 def test_refusals_come_before_any_work(model: ToyModel) -> None:
     loop = engine(model, context=32)
     with pytest.raises(BadInput, match="40 tokens but the context holds 32"):

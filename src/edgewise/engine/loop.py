@@ -110,8 +110,14 @@ class Engine:
         """Computes one batch. What is new: one event per sample that got tokens or ended."""
         if self._samples:
             ready = self._place()
-            if ready:
-                self._finish(ready, self.runner.step([piece for _, piece, _ in ready]))
+            try:
+                if ready:
+                    self._finish(ready, self.runner.step([piece for _, piece, _ in ready]))
+            except BaseException:  # Ctrl+C included: nobody knows how far it came, so all of it is computed again
+                for sample, _, _ in ready:
+                    if sample.running:
+                        self._preempt(sample)
+                raise
         events, self._events = self._events, []
         return events
 
@@ -243,7 +249,7 @@ class Engine:
     def _preempt(self, sample: Sample) -> None:
         """Its pages go; its tokens stay, and are computed again when there is room: the same bits, by law 1."""
         self.kv.close(sample.seq)
-        sample.running, sample.cached = False, 0
+        sample.running, sample.cached, sample.target = False, 0, len(sample.tokens)
 
     def _end(self, sample: Sample, reason: str, error: str | None = None, event: Event | None = None) -> None:
         self._events.append(event or Event(sample.request_id, (), (), reason, error, sample.index))

@@ -12,9 +12,9 @@ class Sample:
     the next can be drawn. followers: samples of the same prompt that will fork this one's KV when it is complete."""
 
     __slots__ = (
-        "arrival_s", "cached", "followers", "index", "limit", "logprobs", "prompt", "request_id", "rules", "running",
-        "seq", "stops", "target", "tokens", "view",
-    )
+        "_waiting", "arrival_s", "cached", "followers", "index", "limit", "logprobs", "prompt", "request_id", "rules",
+        "running", "seq", "stops", "target", "tokens", "view",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -43,7 +43,13 @@ class Sample:
         self.target = self.prompt
         self.running = False
         self.followers: list[Sample] = []
+        self._waiting: Job | None = None
 
     def job(self) -> Job:
-        generated = len(self.tokens) - self.prompt
-        return Job(self.seq, self.arrival_s, self.target, self.cached, generated, self.running)
+        """What a policy sees. Whoever waits does not change, and thousands may: their jobs are made once."""
+        if self._waiting is None or self.running:
+            generated = len(self.tokens) - self.prompt
+            job = Job(self.seq, self.arrival_s, self.target, self.cached, generated, self.running)
+            self._waiting = None if self.running else job
+            return job
+        return self._waiting

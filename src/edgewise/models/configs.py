@@ -4,7 +4,7 @@ Every reader refuses what cannot be (missing, not a number, zero, absurd) with a
 writes it and the value it holds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from edgewise.base import BadInput, Unsupported
 from edgewise.weights.api import Header
 
 LARGEST = 1 << 24  # no count in a model's settings is larger; anything above is a broken file
+MOST_LAYERS = 1 << 12
 
 # Hugging Face name → GGUF name below "<architecture>."
 GGUF_KEYS: Mapping[str, str] = {
@@ -51,6 +52,14 @@ ACTIVATIONS = {
 }  # fmt: skip
 
 
+LISTS = (list, tuple)
+
+
+def _plain(value: Any) -> Any:
+    """A value that can be compared and counted, whatever the file holds."""
+    return value if isinstance(value, int | float | str) else repr(value)
+
+
 def single(value: float) -> float:
     """Rounded to float32, which is what GGUF stores, so that both dialects give the same number."""
     return float(np.float32(value))
@@ -78,24 +87,22 @@ class Config:
         for name, key in GGUF_KEYS.items():
             value = header.config.get(f"{header.architecture}.{key}")
             if value is not None:
-                found[name] = value.item() if isinstance(value, np.generic) else value
+                found[name] = value.tolist() if isinstance(value, np.generic | np.ndarray) else value
         tokens = header.config.get("tokenizer.ggml.tokens")
-        if tokens is not None:
-            if isinstance(tokens, str) or not isinstance(tokens, Sequence):
-                raise BadInput(f"'tokenizer.ggml.tokens' in {self.where} must be a list of strings.")
+        if isinstance(tokens, Sized) and not isinstance(tokens, str | bytes):
             found.setdefault("vocab_size", len(tokens))
-        for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size"):
-            if isinstance(found.get(name), list | tuple | np.ndarray):  # one per layer, which must agree
-                values = found[name]
-                if not isinstance(values, np.ndarray) or values.dtype.kind not in "iu":
-                    raise BadInput(f"'{self.label(name)}' in {self.where} must be whole numbers.")
-                each = set(np.unique(values).tolist())
+        pattern = found.get("sliding_window_pattern")
+        if isinstance(pattern, LISTS):  # one flag per layer instead of a period
+            found["layer_types"] = ["sliding_attention" if flag else "full_attention" for flag in pattern]
+            del found["sliding_window_pattern"]
+        for name, value in list(found.items()):
+            if isinstance(value, LISTS) and name != "layer_types":  # one per layer, which must agree
+                each = list(dict.fromkeys(map(_plain, value)))
                 if len(each) != 1:
-                    raise Unsupported(f"{self.label(name)} in {self.where} differs between layers: {sorted(each)[:8]}.")
-                found[name] = each.pop()
-        window = found.get("sliding_window")
-        if isinstance(window, int) and window == 0:  # none
-            found.pop("sliding_window")
+                    raise Unsupported(f"'{self.label(name)}' in {self.where} differs between layers: {each[:8]}.")
+                found[name] = each[0]
+        if found.get("sliding_window") == 0:  # 0 means none
+            del found["sliding_window"]
         return found
 
     def label(self, key: str) -> str:
@@ -107,7 +114,7 @@ class Config:
     def raw(self, key: str) -> Any:
         """A GGUF metadata value below the architecture's name, or None."""
         value = self._raw.get(f"{self.architecture}.{key}") if self.dialect == "gguf" else None
-        return value.item() if isinstance(value, np.generic) else value
+        return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
     def has(self, key: str) -> bool:
         return key in self._values
@@ -116,15 +123,15 @@ class Config:
         value = self._values.get(key)
         return self._defaults.get(key, default) if value is None else value
 
-    def count(self, key: str, default: int | None = None) -> int:
-        """A whole number from 1 to 2^24."""
+    def count(self, key: str, default: int | None = None, *, least: int = 1, most: int = LARGEST) -> int:
+        """A whole number from `least` to `most`."""
         value = self.get(key, default)
         if value is None:
             raise BadInput(f"{self.where} has no '{self.label(key)}', which every {self.architecture} model needs.")
         if isinstance(value, bool) or not isinstance(value, int):
             raise BadInput(f"'{self.label(key)}' in {self.where} must be a whole number but is {value!r}.")
-        if not 0 < value <= LARGEST:
-            raise BadInput(f"'{self.label(key)}' in {self.where} must be between 1 and 2^24 but is {value}.")
+        if not least <= value <= most:
+            raise BadInput(f"'{self.label(key)}' in {self.where} must be between {least} and {most} but is {value}.")
         return value
 
     def number(self, key: str, default: float | None = None) -> float | None:
@@ -158,8 +165,8 @@ class Config:
     def layer_types(self, layers: int, default: Sequence[str]) -> tuple[str, ...]:
         """One of full_attention and sliding_attention for each layer."""
         types = self.get("layer_types", default)
-        if not isinstance(types, list | tuple) or len(types) != layers:
-            size = len(types) if isinstance(types, list | tuple) else repr(types)
+        if not isinstance(types, LISTS) or len(types) != layers:
+            size = len(types) if isinstance(types, LISTS) else repr(types)
             raise BadInput(f"'layer_types' in {self.where} has {size} entries but there are {layers} layers.")
         for kind in types:
             if kind not in ("full_attention", "sliding_attention"):

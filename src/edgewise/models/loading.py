@@ -86,6 +86,8 @@ class CheckpointLoader:
         return self.device.upload((values if rows is None else values[rows]) + np.float32(plus))
 
     def _values(self, info: TensorInfo, length: int) -> Any:
+        if self.source is None:
+            return np.ones(length, np.float32)
         # A one-row table looked up by the device itself: any stored format, no second decoder.
         table = self.device.load((1, length), info.format, self._read(info, 0, info.extent.nbytes))
         return np.array(self.device.download(self.device.embed(table, np.zeros(1, np.int32))))[0]
@@ -117,11 +119,9 @@ class CheckpointLoader:
 
     def rope(self, settings: RopeSettings, context: int) -> RopeTable | None:
         """The rotary table of some layers; layers with the same settings share one."""
-        if self.source is None:
-            return None
         if settings not in self._ropes:
             self._ropes[settings] = RopeTable(self.device, self._rope(settings, context), context)
-        return self._ropes[settings]
+        return None if self.source is None else self._ropes[settings]
 
     def _rope(self, settings: RopeSettings, context: int) -> Rope:
         """GGUF files keep some kinds' divisors as tensors; hand them to the settings under their usual keys."""
@@ -143,11 +143,16 @@ def member_of(header: Header) -> Any:
     from edgewise.models import MODELS  # the catalog lives in the package, which imports this module
 
     name = header.architecture
-    if header.dialect == "gguf" and name == "llama" and header.config.get("llama.expert_count"):
+    if header.dialect == "gguf" and name == "llama" and _above_zero(header, "llama.expert_count"):
         name = "mixtral"  # GGUF has one name for the whole family
-    elif header.dialect == "gguf" and name == "llama" and header.config.get("llama.attention.sliding_window"):
+    elif header.dialect == "gguf" and name == "llama" and _above_zero(header, "llama.attention.sliding_window"):
         name = "mistral"
     return MODELS.load(name)
+
+
+def _above_zero(header: Header, key: str) -> bool:
+    value = header.config.get(key)
+    return isinstance(value, int | np.integer) and int(value) > 0
 
 
 def read_spec(header: Header, context: int | None = None) -> ModelSpec:

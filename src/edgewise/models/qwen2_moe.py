@@ -21,7 +21,7 @@ class Qwen2Moe(Decoder):
     def read(cls, config: Config, context: int | None = None) -> ModelSpec:
         spec = mixture(decoder_spec(config, context), config, "moe_intermediate_size")
         if config.dialect == "hf" and config.flag("use_sliding_window", False):
-            first = config.get("max_window_layers", 28)
+            first = config.count("max_window_layers", 28, least=0)
             types = [SLIDING if i % 2 == 0 and i < first else FULL for i in range(spec.layers)]
             window = config.count("sliding_window", 4096)
             spec = replace(spec, windows=config.windows(config.layer_types(spec.layers, types), window))

@@ -33,11 +33,15 @@ class RopeSettings:
         if self.kind not in (*KINDS, "factors"):
             raise Unsupported(f"Rope kind '{self.kind}' in {where} is not known. Known: {', '.join(KINDS)}.")
         self.theta = self.number("rope_theta", theta)
+        if self.theta <= 1:
+            raise BadInput(f"'rope_theta' in {where} must be above 1 but is {self.theta:g}.")
         self.columns = int(head_dim * self.number("partial_rotary_factor", 1.0))
         if self.columns % 2 or not 0 < self.columns <= head_dim:
             raise BadInput(f"{where} rotates {self.columns} of a head's {head_dim} columns; the number must be even.")
         self.trained = context  # positions the settings speak about, before any extension
         self.original = int(self.number("original_max_position_embeddings", context))
+        if self.original < 2:
+            raise BadInput(f"'original_max_position_embeddings' in {where} must be at least 2 but is {self.original}.")
 
     def with_params(self, params: Mapping[str, Any]) -> "RopeSettings":
         return RopeSettings(params, *self._given)
@@ -56,10 +60,9 @@ class RopeSettings:
         if not isinstance(values, list | tuple | np.ndarray) or len(values) != self.columns // 2:
             size = "no values" if values is None else f"{np.size(values)} values"
             raise BadInput(f"'{key}' in {self.where} has {size} but the rope rotates {self.columns // 2} pairs.")
-        array = np.asarray(values, np.float32)
-        if not (np.isfinite(array).all() and (array > 0).all()):
+        if not all(isinstance(v, int | float | np.floating) and 0 < v < 1e30 for v in values):
             raise BadInput(f"'{key}' in {self.where} holds values that are not positive numbers.")
-        return array
+        return np.asarray(values, np.float32)
 
     def reach(self, context: int | None) -> int:
         """The longest sequence to serve when `context` is asked for (None: what needs no change of frequencies)."""
@@ -79,7 +82,7 @@ class RopeSettings:
         base, factor = self.theta, 1.0
         if self.kind == "dynamic" and context > self.trained:
             growth = self.number("factor") * context / self.trained - (self.number("factor") - 1)
-            base *= growth ** (self.columns / (self.columns - 2))
+            base *= growth ** (self.columns / max(self.columns - 2, 1))
         inverse = (1 / (np.float64(base) ** exponents.astype(np.float64)).astype(np.float32)).astype(np.float32)
         if self.kind == "linear":
             inverse = inverse / np.float32(self.number("factor"))
@@ -90,7 +93,7 @@ class RopeSettings:
             factor = self._longrope_factor()
         elif self.kind == "yarn":
             inverse, factor = self._yarn(inverse)
-        return Rope(inverse.astype(np.float32), factor)
+        return Rope(inverse.astype(np.float32), float(np.float32(factor)))  # GGUF files store factors in float32
 
     def llama3(self, inverse: Floats) -> Floats:
         """Llama 3.1's divisor of every frequency: long waves are stretched, short ones kept, a ramp between.
@@ -98,6 +101,8 @@ class RopeSettings:
         This is also what a GGUF file stores as rope_freqs.weight.
         """
         stretch, low, high = (self.number(k) for k in ("factor", "low_freq_factor", "high_freq_factor"))
+        if high <= low:
+            raise BadInput(f"'high_freq_factor' in {self.where} is {high:g}, not above 'low_freq_factor', {low:g}.")
         waves = 2 * math.pi / inverse.astype(np.float64)
         smooth = np.clip((self.original / waves - low) / (high - low), 0, 1)
         ramp: Floats = (1 / ((1 - smooth) / stretch + smooth)).astype(np.float32)

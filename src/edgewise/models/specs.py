@@ -6,7 +6,7 @@ from typing import Any
 
 from edgewise.base import BadInput, Unsupported
 from edgewise.models.api import ModelSpec
-from edgewise.models.configs import Config, single
+from edgewise.models.configs import MOST_LAYERS, Config, single
 from edgewise.models.ropes import RopeSettings
 
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -20,7 +20,8 @@ def decoder_spec(
     `extra` gets: act (the device's name), ropes (layer type → RopeSettings), and the optional factors attn_scale,
     embed_scale, residual_scale, logit_scale, logit_softcap, attn_softcap where the settings have them.
     """
-    dim, heads, layers = (config.count(k) for k in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
+    dim, heads = config.count("hidden_size"), config.count("num_attention_heads")
+    layers = config.count("num_hidden_layers", most=MOST_LAYERS)
     kv_heads = config.count("num_key_value_heads", heads)
     if heads % kv_heads:
         raise BadInput(
@@ -89,7 +90,7 @@ def upper_windows(config: Config, layers: int) -> tuple[int | None, ...]:
     """Qwen's rule: with use_sliding_window, the layers from max_window_layers up see only the window."""
     if config.dialect == "gguf" or not config.flag("use_sliding_window", False):
         return (None,) * layers
-    first = config.get("max_window_layers", 28)
+    first = config.count("max_window_layers", 28, least=0)
     types = config.layer_types(layers, [SLIDING if i >= first else FULL for i in range(layers)])
     return config.windows(types, config.count("sliding_window", 4096))
 

@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 # verb → its one line in --help; the order is the order of the help page
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return code
         except KeyboardInterrupt:
             return INTERRUPTED
-        except BrokenPipeError:
+        except (BrokenPipeError, _ClosedPipeError):
             # Python flushes stdout again at exit: give it somewhere to go, so that it stays quiet.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return BROKEN_PIPE
@@ -93,18 +93,37 @@ def load(verb: str) -> Any:
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
         app.command(name=verb, help=VERBS[verb] if not module.command.__doc__ else None)(module.command)
     command = typer.main.get_command(app)
-    _bind_environment(command)
+    _prepare(command)
     return command
 
 
-def _bind_environment(command: Any) -> None:
+class _ClosedPipeError(Exception):
+    """BrokenPipeError under a name that click does not know: it would answer with exit code 1."""
+
+
+def _prepare(command: Any) -> None:
+    """Binds flags to their variables, and brings a closed pipe to `main`; the same for sub-verbs."""
     for child in getattr(command, "commands", {}).values():
-        _bind_environment(child)
+        _prepare(child)
+    if command.callback is not None:
+        command.callback = _watched(command.callback)
     for parameter in command.params:
         if parameter.param_type_name == "option" and parameter.envvar is None and parameter.name != "help":
             long = [flag for flag in parameter.opts if flag.startswith("--")]
             parameter.envvar = ["EDGEWISE_" + flag[2:].upper().replace("-", "_") for flag in long] or None
             parameter.show_envvar = False
+
+
+def _watched(callback: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            result = callback(*args, **kwargs)
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError as error:
+            raise _ClosedPipeError from error
+
+    return call
 
 
 def _explain(error: Exception) -> tuple[int, str]:

@@ -93,11 +93,11 @@ def cached() -> list[Found]:
 
 def _scan() -> Iterator[tuple[str, list[str], Found]]:
     """(repo, revision hashes, model). A repository with several GGUF files yields one model for each."""
-    import huggingface_hub
+    import huggingface_hub.constants
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        info = huggingface_hub.scan_cache_dir()
+        info = huggingface_hub.scan_cache_dir(huggingface_hub.constants.HF_HUB_CACHE)
     except CacheNotFound:
         return
     for repo in sorted(info.repos, key=lambda repo: repo.repo_id):
@@ -119,7 +119,7 @@ def _scan() -> Iterator[tuple[str, list[str], Found]]:
 
 def remove(name: str) -> int:
     """Deletes a repository from the cache; returns the bytes freed. Files outside the cache are never touched."""
-    import huggingface_hub
+    import huggingface_hub.constants
 
     repo = name.removeprefix("hf.co/").partition(":")[0]
     matches = {hash_ for id_, hashes, _ in _scan() if id_.lower() == repo.lower() for hash_ in hashes}
@@ -127,7 +127,7 @@ def remove(name: str) -> int:
         known = sorted({id_ for id_, _, _ in _scan()})
         hint = nearest(repo, known) if known else " The cache is empty."
         raise BadInput(f"There is no '{repo}' in the Hugging Face cache.{hint}")
-    strategy = huggingface_hub.scan_cache_dir().delete_revisions(*matches)
+    strategy = huggingface_hub.scan_cache_dir(huggingface_hub.constants.HF_HUB_CACHE).delete_revisions(*matches)
     strategy.execute()
     return int(strategy.expected_freed_size)
 
@@ -136,7 +136,6 @@ def pull(name: str, revision: str | None = None) -> Path:
     """Fetches a model into the cache, continuing where an earlier try stopped; returns its file or folder."""
     if not is_repository(name):
         raise BadInput(f"'{_short(name)}' is not a repository name; it looks like user/repo or user/repo:FILE.")
-    import huggingface_hub
     import huggingface_hub.constants
 
     repo, _, pick = name.removeprefix("hf.co/").partition(":")

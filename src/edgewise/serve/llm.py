@@ -121,11 +121,18 @@ class LLM:
         return [collector.result(name) for name, collector in zip(names, collectors, strict=True)]
 
     def stream(
-        self, prompt: Prompt | Messages, params: SamplingParams | None = None, **template: Any
+        self,
+        prompt: Prompt | Messages,
+        params: SamplingParams | None = None,
+        *,
+        goes_on: bool | None = None,
+        **template: Any,
     ) -> Iterator[StreamChunk]:
         """Yields pieces of text as they are made; a list of messages is a chat. Leaving the loop cancels the request.
 
         params None: the checkpoint's own settings, until the model ends the text or the context is full.
+        goes_on: the output continues the prompt's text, so a space it begins with belongs to it; an answer begins
+        without one. None: an answer to messages, a continuation of all else.
         """
         given: Any = prompt
         chat = isinstance(given, list | tuple) and len(given) > 0 and isinstance(given[0], Mapping)
@@ -135,16 +142,15 @@ class LLM:
             raise BadInput(f"'{next(iter(template))}' is for chat templates, but the prompt is not a list of messages.")
         asked = self._request(given, params or self.default_params(None))
         self._check(asked[1], asked[2])  # what is wrong is said now, not when the first piece is asked for
-        return self._stream(asked, not chat)
+        return self._stream(asked, not chat if goes_on is None else goes_on)
 
     def _stream(self, asked: Asked, goes_on: bool) -> Iterator[StreamChunk]:
         name = self._start(asked, goes_on)
         collector = self._open[name]
         try:
             while True:
-                chunks, collector.chunks = collector.chunks, []
-                # A chunk without text or tokens says nothing unless it is the last.
-                yield from (c for c in chunks if c.text or c.token_ids or c.finish_reason)
+                while collector.chunks:  # another reader's step may add some while we are out
+                    yield collector.chunks.pop(0)
                 if collector.finished:
                     return
                 self._pump()

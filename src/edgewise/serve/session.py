@@ -55,7 +55,7 @@ class Session:
             assert self.template is not None
             talk = self.messages([*history, {"role": "user", "content": prompt}])
             given = self.template.encode(self.llm.tokenizer, talk, add_generation_prompt=True)
-        for chunk in self.llm.stream(given, self.params):
+        for chunk in self.llm.stream(given, self.params, goes_on=not self.chat):
             yield from _take(chunk, answer)
 
 

@@ -1,6 +1,7 @@
 """`python -m edgewise.train`: prepares the corpus, trains a recipe, writes the GGUF file that the package carries.
 
 python -m edgewise.train base --minutes 8        # prepare if need be, train, report; a GPU when there is one
+python -m edgewise.train base --bf16 --compile   # on a CPU with avx512_bf16; stop it, go on with --resume
 python -m edgewise.train base --smoke            # the whole way in seconds, on a CPU, with a tiny model
 python -m edgewise.train prepare                 # the corpus alone
 python -m edgewise.train export --out build-train/base --to src/edgewise/embedded/base.gguf
@@ -14,7 +15,6 @@ from pathlib import Path
 
 import torch
 
-from edgewise import __version__
 from edgewise.base import EdgewiseError
 from edgewise.embedded import PROMPT
 from edgewise.train import dataset, report
@@ -26,6 +26,7 @@ from edgewise.train.recipe import Recipe, load_recipe
 from edgewise.train.samples import complete
 from edgewise.train.tokenizer import EOS, load_tokenizer
 
+MODEL_VERSION = "0.1"  # of the weights, written into the file
 SMOKE_CORPUS = "json"  # the one package that --smoke reads
 
 
@@ -62,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda when there is one")
     it.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one number of [train]")
     it.add_argument("--eager", action="store_true", help="do not compile the step (a GPU's default is to compile)")
+    it.add_argument("--compile", action="store_true", help="compile the step on a CPU too (needs a C++ compiler)")
     it.add_argument("--bf16", action="store_true", help="bfloat16 products on a CPU too (pays with avx512_bf16 or amx)")
     it.add_argument("--resume", action="store_true", help="go on from OUT/state.pt")
     it.add_argument("--smoke", action="store_true", help="a tiny model on a tiny corpus, in seconds")
@@ -131,7 +133,7 @@ def run(argv: list[str]) -> None:
             signal.signal(number, lambda got, frame: stopped.append(got))
         result = train(
             recipe, dataset.load(data_folder), out, device=device, minutes=args.minutes, resume=args.resume,
-            compiled=device == "cuda" and not args.eager, bf16=bf16,
+            compiled=args.compile or (device == "cuda" and not args.eager), bf16=bf16,
             go_on=lambda step: not stopped,
         )  # fmt: skip
         done = {"steps": result.steps, "tokens": result.tokens, "seconds": round(result.seconds, 1)}
@@ -140,7 +142,7 @@ def run(argv: list[str]) -> None:
         write_report(recipe, data_folder, out, corpus, device=device, bf16=bf16, fair_xz=args.xz_after_reading)
     if verb == "export" or args.to:
         file = args.to or out / f"{recipe.name}.gguf"
-        size = export_gguf(out / "model", data_folder, file, name=f"edgewise-{recipe.name}", version=__version__)
+        size = export_gguf(out / "model", data_folder, file, name=f"edgewise-{recipe.name}", version=MODEL_VERSION)
         print(f"{file}: {size} bytes")
         if (out / "report.md").is_file():
             card = report.model_card(recipe, data_folder, out, size)

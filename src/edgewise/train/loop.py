@@ -151,7 +151,7 @@ def train(
         for optimiser, old in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(old)
         result, best = Result(**state["result"]), state["best"]
-    step_loss = torch.compile(model.loss) if compiled else model.loss
+    step_loss = torch.compile(model.loss, dynamic=False) if compiled else model.loss
     end = begun + minutes * 60 if minutes is not None else math.inf
     clock = begun  # restarted after the first step, which compiles
     before = result.seconds

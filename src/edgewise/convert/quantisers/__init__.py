@@ -1,1 +1,8 @@
+"""How weights are narrowed. A quantiser sees a few rows at a time; `none` is the null member."""
 
+from edgewise.base import Catalog
+
+QUANTISERS = Catalog("quantiser", __name__, {
+    "none": ".none:NoQuantiser",
+    "rtn": ".rtn:RtnQuantiser",
+})

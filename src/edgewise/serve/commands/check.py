@@ -13,10 +13,11 @@ import typer
 from edgewise.assemble import Assembly, assemble
 from edgewise.base import SeqId
 from edgewise.embedded import embedded_model
-from edgewise.engine.api import Work
-from edgewise.engine.runners.text import TextRunner
+from edgewise.engine.api import Runner, Work
+from edgewise.engine.runners import RUNNERS
 from edgewise.kernels.api import Floats
-from edgewise.kv.paged import PagedCache
+from edgewise.kv import CACHES
+from edgewise.kv.api import KVCache
 from edgewise.serve.options import Json
 
 command = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -72,8 +73,8 @@ def invariance(
         count = min(tokens, parts.context)
         report = {
             "model": parts.header.name, "device": parts.device.info.name, "isa": parts.device.info.isa,
-            "kv": parts.kv_dtype, "tokens": count, "threads": THREADS, "page_tokens": PAGES, "chunks": [c or "all" for c in CHUNKS],
-            "batches": BATCHES,
+            "kv": parts.kv_dtype, "tokens": count, "batches": BATCHES, "chunks": [c or "all" for c in CHUNKS],
+            "page_tokens": PAGES, "threads": THREADS,
         }  # fmt: skip
         numbers = np.random.default_rng(0)
         target = numbers.integers(0, parts.spec.vocab, count).tolist()
@@ -107,15 +108,16 @@ def measure(parts: Assembly, threads: int, target: Sequence[int]) -> Iterator[tu
     grid += [(PAGES[0], 16, 7)] * 2  # the same again, among other neighbours
     for number, (page_tokens, chunk, batch) in enumerate(grid):
         pages = batch * -(-len(target) // page_tokens)
-        cache = PagedCache(
-            parts.device, spec.layers, spec.kv_heads, spec.head_dim, pages, page_tokens, parts.kv_dtype
-        )
-        runner = TextRunner(parts.model, cache, parts.device)
+        cache: KVCache = CACHES.build(
+            "paged", device=parts.device, layers=spec.layers, kv_heads=spec.kv_heads, head_dim=spec.head_dim,
+            pages=pages, page_tokens=page_tokens, dtype=parts.kv_dtype,
+        )  # fmt: skip
+        runner: Runner = RUNNERS.build("text", model=parts.model, kv=cache, device=parts.device)
         case = Case(threads, page_tokens, chunk, batch, 1000 * threads + number)
-        yield case, compute(runner, target, case, spec.vocab)
+        yield case, compute(runner, cache, target, case, spec.vocab)
 
 
-def compute(runner: TextRunner, target: Sequence[int], case: Case, vocab: int) -> Floats:
+def compute(runner: Runner, kv: KVCache, target: Sequence[int], case: Case, vocab: int) -> Floats:
     """Feeds `chunk` tokens of every sequence a step; the target comes in a random place among them."""
     numbers = np.random.default_rng(case.seed)
     place = int(numbers.integers(case.batch))
@@ -125,14 +127,14 @@ def compute(runner: TextRunner, target: Sequence[int], case: Case, vocab: int) -
     ]
     chunk = case.chunk or len(target)
     for at in range(case.batch):
-        runner.kv.open(SeqId(at), ())
+        kv.open(SeqId(at), ())
     rows = []
     for past in range(0, len(target), chunk):
         work = []
         for at, tokens in enumerate(feeds):
             part = tokens[past : past + chunk]
             if part:
-                runner.kv.reserve(SeqId(at), past + len(part))
+                kv.reserve(SeqId(at), past + len(part))
                 work.append(Work(SeqId(at), part, past, len(part) if at == place else 1))
         before = sum(1 for piece in work if piece.seq < place)
         logits = runner.step(work)

@@ -23,7 +23,7 @@ def catalogs() -> Iterator[tuple[str, Catalog]]:
         if not info.ispkg or info.name.startswith(("edgewise.train", "edgewise.testing", "edgewise.embedded")):
             continue
         module = importlib.import_module(info.name)
-        for value in vars(module).values():
+        for value in list(vars(module).values()):  # importing may add names
             if isinstance(value, Catalog) and value.package == info.name and id(value) not in seen:
                 seen.add(id(value))
                 yield info.name, value

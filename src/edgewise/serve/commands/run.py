@@ -190,4 +190,12 @@ def _template(llm: Any, text: str | None, file: Path | None) -> Any:
             raise BadInput(f"The chat template {file} cannot be read: {error}.") from error
     if text is None:
         return None
-    raise NotImplementedError
+    from edgewise.text.chat import JinjaChatTemplate
+
+    tokenizer, own = llm.tokenizer, llm.parts.template
+    strings = dict(own.strings) if own is not None else {}
+    if tokenizer.bos is not None:
+        strings.setdefault("bos_token", tokenizer.piece(tokenizer.bos))
+    if tokenizer.eos:
+        strings.setdefault("eos_token", tokenizer.piece(min(tokenizer.eos)))
+    return JinjaChatTemplate({"default": text}, strings, str(file or "--chat-template"))

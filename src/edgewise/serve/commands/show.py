@@ -37,7 +37,7 @@ def command(
             value = "yes" if value else "no"
         elif isinstance(value, int):
             value = f"{value:,}"
-        print(f"{name.replace('_', ' '):<16} {'unknown' if value is None else value}")
+        print(f"{name.replace('_', ' '):<20} {'unknown' if value is None else value}")
 
 
 def describe(path: str, context: int | None, kv_cache_dtype: str) -> dict[str, Any]:

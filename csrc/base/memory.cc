@@ -1,0 +1,74 @@
+#include "base/memory.h"
+
+#include <sys/mman.h>
+
+#include <bit>
+#include <cstdlib>
+
+namespace edgewise {
+
+Region::Region(size_t bytes, bool huge_pages) {
+  if (bytes == 0) return;
+  // Align to 2 MiB when large, so that huge pages cover it from the first byte.
+  void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (at == MAP_FAILED) return;
+#ifdef MADV_HUGEPAGE
+  if (huge_pages && bytes >= (size_t(4) << 20)) madvise(at, bytes, MADV_HUGEPAGE);
+#endif
+  data_ = static_cast<uint8_t*>(at);
+  bytes_ = bytes;
+}
+
+Region::~Region() {
+  if (data_) munmap(data_, bytes_);
+}
+
+namespace {
+// Class 2e is 2^e bytes, class 2e + 1 is 1.5 * 2^e bytes.
+int class_of(size_t bytes) {
+  if (bytes < 256) bytes = 256;
+  const int exponent = int(std::bit_width(bytes - 1)) - 1;  // 2^exponent < bytes <= 2^(exponent + 1)
+  return bytes <= (size_t(3) << (exponent - 1)) ? 2 * exponent + 1 : 2 * exponent + 2;
+}
+size_t bytes_of(int size_class) {
+  const int exponent = size_class / 2;
+  return size_class % 2 ? size_t(3) << (exponent - 1) : size_t(1) << exponent;
+}
+}  // namespace
+
+BlockCache::~BlockCache() {
+  for (auto& list : free_)
+    for (void* block : list) std::free(block);
+}
+
+void* BlockCache::take(size_t bytes, size_t* granted) {
+  if (bytes > (size_t(1) << 46)) return nullptr;
+  const int size_class = class_of(bytes);
+  *granted = bytes_of(size_class);
+  {
+    std::lock_guard lock(mutex_);
+    auto& list = free_[size_class];
+    if (!list.empty()) {
+      void* block = list.back();
+      list.pop_back();
+      kept_bytes_ -= *granted;
+      return block;
+    }
+  }
+  return std::aligned_alloc(64, *granted);
+}
+
+void BlockCache::give(void* block, size_t granted) {
+  if (!block) return;
+  {
+    std::lock_guard lock(mutex_);
+    if (kept_bytes_ + granted <= kKeepBytes) {
+      free_[class_of(granted)].push_back(block);
+      kept_bytes_ += granted;
+      return;
+    }
+  }
+  std::free(block);
+}
+
+}  // namespace edgewise

@@ -1,0 +1,75 @@
+// Plain views that kernels work on. No ownership, no virtual calls, nothing from the standard library: this header is
+// compiled into every ISA's namespace, and an inline function of the library compiled with AVX-512 must never be the
+// copy that the linker keeps for everybody.
+#pragma once
+
+#include <stdint.h>
+
+namespace edgewise {
+
+constexpr int kLanes = 16;     // output rows in a row block; float lanes of every reduction
+constexpr int kGroup = 32;     // weights that share one activation scale
+constexpr int kColumns = 8;    // columns in a tile of quantised activations
+constexpr int kSideRows = 6;   // rows of the side record, see QuantView
+
+enum class Kind : uint8_t { F32, F16, BF16, Q4_0, Q8_0, Q4_K, Q6_K, Count };
+
+// A weight (rows, cols) packed in blocks of 16 output rows; each block is one sequential stream of block_bytes.
+struct WeightView {
+  const uint8_t* data;
+  int64_t block_bytes;
+  int64_t rows, cols;
+  Kind kind;
+};
+
+// Activations quantised to int8 per column and group of 32, in tiles of up to 8 columns. Tile t starts at
+// quants + t * 8 * groups * 32; inside a tile of C columns: [group][column][32]. The side record of a group holds
+// [kSideRows][C]: scale (float), -8*sum, -128*sum, -32*sum of the first 16, -32*sum of the last 16 (int32),
+// scale*sum (float), where sum is over the quantised values.
+struct QuantView {
+  int8_t* quants;
+  int32_t* side;
+  int64_t columns, groups;
+};
+
+struct MatmulArgs {
+  WeightView w;
+  const float* x;     // (columns, cols) row-major: F32, F16 and BF16 weights
+  QuantView q;        // quantised weights
+  int64_t columns;
+  float* out;         // (columns, rows)
+  int64_t out_stride; // floats between columns of the result
+  const float* bias;  // (rows) or null
+  const float* add;   // (columns, rows), stride out_stride, or null
+};
+
+enum class Act : uint8_t { Silu, GeluTanh, Gelu, Relu };
+enum class PageType : uint8_t { F32, F16, BF16 };
+
+// K of a page: [kv_head][16-token block][head_dim][16 tokens]; V: [kv_head][token][padded head_dim].
+struct PagesView {
+  uint8_t* k;
+  uint8_t* v;
+  int64_t page_tokens, kv_heads, head_dim, padded_dim;
+  int64_t k_page, v_page;  // elements in one page
+  PageType type;
+};
+
+// A run of rows of one sequence: rows [row, row + count) are at positions [position, position + count).
+struct RowRun {
+  int64_t row, count, position;
+  int64_t head, heads;  // of the query heads that share a KV head: [head, head + heads)
+  const int32_t* table;  // page numbers of the sequence
+};
+
+struct AttendArgs {
+  PagesView pages;
+  const float* q;  // (tokens, heads * head_dim)
+  float* out;      // same shape
+  int64_t heads;
+  float scale, softcap;  // softcap 0: none
+  int64_t window;        // 0: none
+  float* scratch;        // this thread's, attend_scratch floats
+};
+
+}  // namespace edgewise

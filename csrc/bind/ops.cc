@@ -1,0 +1,472 @@
+// The CPU device's Python face. Every shape, range and null check of the verbs is here, once.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "base/cpu.h"
+#include "ops/device.h"
+#include "ops/pack.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace edgewise {
+namespace {
+
+using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using AnyArray = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
+using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+[[noreturn]] void raise(const char* kind, const std::string& message) {
+  const nb::object type = nb::module_::import_("edgewise.base.errors").attr(kind);
+  PyErr_SetString(type.ptr(), message.c_str());
+  throw nb::python_error();
+}
+[[noreturn]] void refuse(const std::string& message) { raise("BadInput", message); }
+[[noreturn]] void out_of_room(const char* who) {
+  raise("OutOfRoom", std::string(who).append(": there is not enough memory for the result or its working space."));
+}
+void need(bool ok, const char* message) {
+  if (!ok) refuse(message);
+}
+
+std::string text(const Buffer& b) {
+  std::string s("(");
+  for (int i = 0; i < b.dims; ++i) s.append(i ? ", " : "").append(std::to_string(b.shape[size_t(i)]));
+  return s.append(")");
+}
+std::string text(const WeightView& w) {
+  return std::string("(").append(std::to_string(w.rows)).append(", ").append(std::to_string(w.cols)).append(")");
+}
+
+Buffer make(Device& device, std::array<int64_t, 3> shape, int dims, bool ints = false) {
+  Buffer b;
+  b.shape = shape;
+  b.dims = dims;
+  b.ints = ints;
+  b.block = device.scratch(size_t(b.size()) * 4);
+  if (!b.block) out_of_room("array");
+  return b;
+}
+Buffer make(Device& device, int64_t rows, int64_t cols) { return make(device, {rows, cols, 0}, 2); }
+
+const float* floats(const Buffer& b, const char* who, const char* name) {
+  if (b.ints) refuse(std::string(who) + ": " + name + " must be float32.");
+  return b.data();
+}
+
+// One float per output row, or null.
+const float* vector_of(const Buffer* b, int64_t n, const char* who, const char* name) {
+  if (!b) return nullptr;
+  if (b->size() != n) refuse(std::string(who) + ": " + name + " has shape " + text(*b) + " but needs " + std::to_string(n) + " values.");
+  return floats(*b, who, name);
+}
+
+void check_ids(const int32_t* ids, int64_t n, int64_t limit, const char* what) {
+  for (int64_t i = 0; i < n; ++i)
+    if (ids[i] < 0 || ids[i] >= limit)
+      refuse(std::string(what) + " " + std::to_string(ids[i]) + " at place " + std::to_string(i) + " is outside [0, " + std::to_string(limit) + ").");
+}
+
+const Weight& ready(const Weight& w, const char* who) {
+  if (w.packed_blocks * kLanes < w.view.rows) refuse(std::string(who) + ": this weight has not been filled.");
+  return w;
+}
+
+Kind kind_of(const std::string& name) {
+  for (int i = 0; i < int(Kind::Count); ++i)
+    if (name == kind_info(Kind(i)).name) return Kind(i);
+  refuse("There is no packed format '" + name + "'.");
+}
+
+Act act_of(const std::string& name) {
+  if (name == "silu") return Act::Silu;
+  if (name == "gelu_tanh") return Act::GeluTanh;
+  if (name == "gelu") return Act::Gelu;
+  if (name == "relu") return Act::Relu;
+  refuse("There is no activation '" + name + "'. Known: silu, gelu_tanh, gelu, relu.");
+}
+
+std::string joined(const std::vector<std::string>& names) {
+  std::string s;
+  for (const auto& name : names) s += (s.empty() ? "" : ", ") + name;
+  return s;
+}
+
+void new_device(Device* self, int threads, const std::string& isa) {
+  need(threads >= 1 && threads <= 1024, "threads must be between 1 and 1024.");
+  const Kernels* kernels = find_kernels(isa.c_str());
+  if (!kernels) refuse("EDGEWISE_ISA is '" + isa + "', which this machine cannot run. It can run: " + joined(runnable_isas()) + ".");
+  new (self) Device(threads, kernels);
+}
+
+Buffer upload(Device& device, const AnyArray& values) {
+  need(values.ndim() >= 1 && values.ndim() <= 3, "upload: the array must have one to three dimensions.");
+  const bool ints = values.dtype() == nb::dtype<int32_t>();
+  need(ints || values.dtype() == nb::dtype<float>(), "upload: the array must be float32 or int32.");
+  std::array<int64_t, 3> shape{};
+  for (size_t i = 0; i < values.ndim(); ++i) shape[i] = int64_t(values.shape(i));
+  Buffer b = make(device, shape, int(values.ndim()), ints);
+  std::memcpy(b.data(), values.data(), size_t(b.size()) * 4);
+  return b;
+}
+
+nb::object view(nb::handle self) {
+  const Buffer& b = nb::cast<const Buffer&>(self);
+  size_t shape[3];
+  for (int i = 0; i < b.dims; ++i) shape[i] = size_t(b.shape[size_t(i)]);
+  if (b.ints) return nb::cast(nb::ndarray<nb::numpy, const int32_t>(b.data(), size_t(b.dims), shape, self));
+  return nb::cast(nb::ndarray<nb::numpy, const float>(b.data(), size_t(b.dims), shape, self));
+}
+
+std::shared_ptr<Weight> new_weight(Device&, int64_t rows, int64_t cols, const std::string& format) {
+  const Kind kind = kind_of(format);
+  need(rows > 0 && cols > 0 && rows < (int64_t(1) << 31) && cols < (int64_t(1) << 31), "load: a weight needs at least one row and one column.");
+  if (cols % kind_info(kind).group) refuse("load: " + format + " needs a multiple of " + std::to_string(kind_info(kind).group) + " columns but the weight has " + std::to_string(cols) + ".");
+  auto w = std::make_shared<Weight>();
+  const int64_t block = packed_block_bytes(kind, cols), blocks = (rows + kLanes - 1) / kLanes;
+  w->region = Region(size_t(block * blocks));
+  if (!w->region.data()) raise("OutOfRoom", "There is no memory for a " + format + " weight of shape " + text(WeightView{nullptr, 0, rows, cols, kind}) + ".");
+  w->view = {w->region.data(), block, rows, cols, kind};
+  return w;
+}
+
+// Fills row blocks from first_block on: output row i is the stored row index[i] of `bytes`.
+void pack(Device& device, Weight& w, int64_t first_block, const Bytes& bytes, const Ints& index) {
+  const int64_t row_bytes = stored_row_bytes(w.view.kind, w.view.cols), stored = int64_t(bytes.size()) / row_bytes;
+  const int64_t n = int64_t(index.size()), blocks = (w.view.rows + kLanes - 1) / kLanes;
+  need(first_block >= 0 && first_block * kLanes + n <= w.view.rows && n > 0, "pack: rows outside the weight.");
+  need(first_block + (n + kLanes - 1) / kLanes == blocks || n % kLanes == 0, "pack: only the last chunk may end inside a row block.");
+  check_ids(index.data(), n, stored, "pack: stored row");
+  std::vector<const uint8_t*> rows(static_cast<size_t>(n));
+  for (int64_t i = 0; i < n; ++i) rows[size_t(i)] = bytes.data() + index.data()[i] * row_bytes;
+  nb::gil_scoped_release release;
+  device.pack(w, first_block, rows);
+}
+
+std::shared_ptr<Experts> experts(Device&, const std::vector<std::shared_ptr<Weight>>& weights) {
+  need(!weights.empty(), "experts: the list is empty.");
+  auto e = std::make_shared<Experts>();
+  for (const auto& w : weights) {
+    if (w->view.rows != weights[0]->view.rows || w->view.cols != weights[0]->view.cols || w->view.kind != weights[0]->view.kind)
+      refuse("experts: all experts must have one shape and format; found " + text(w->view) + " beside " + text(weights[0]->view) + ".");
+    e->members.push_back(w);
+    ready(*w, "experts");
+  }
+  return e;
+}
+
+Buffer embed(Device& device, const Weight& table, const Ints& ids) {
+  ready(table, "embed");
+  check_ids(ids.data(), int64_t(ids.size()), table.view.rows, "embed: token");
+  Buffer out = make(device, int64_t(ids.size()), table.view.cols);
+  nb::gil_scoped_release release;
+  device.embed(table, ids.data(), int64_t(ids.size()), out.data());
+  return out;
+}
+
+Buffer rows(Device& device, const Buffer& x, const Ints& index) {
+  check_ids(index.data(), int64_t(index.size()), x.rows(), "rows: index");
+  Buffer out = make(device, int64_t(index.size()), x.cols());
+  nb::gil_scoped_release release;
+  device.rows(floats(x, "rows", "x"), x.cols(), index.data(), int64_t(index.size()), out.data());
+  return out;
+}
+
+Buffer linear(Device& device, const Buffer& x, const Weight& w, const Buffer* bias, const Buffer* add) {
+  ready(w, "linear");
+  if (x.cols() != w.view.cols) refuse("linear: x is " + text(x) + " but the weight " + text(w.view) + " takes " + std::to_string(w.view.cols) + " columns.");
+  const int64_t n = x.rows();
+  const float* b = vector_of(bias, w.view.rows, "linear", "bias");
+  if (add && (add->rows() != n || add->cols() != w.view.rows)) refuse("linear: add is " + text(*add) + " but the result is (" + std::to_string(n) + ", " + std::to_string(w.view.rows) + ").");
+  Buffer out = make(device, n, w.view.rows);
+  const float *in = floats(x, "linear", "x"), *residual = add ? floats(*add, "linear", "add") : nullptr;
+  bool ok;
+  {
+    nb::gil_scoped_release release;
+    ok = device.linear(in, n, w, b, residual, out.data());
+  }
+  if (!ok) out_of_room("linear");
+  return out;
+}
+
+Buffer like(Device& device, const Buffer& x) { return make(device, x.shape, x.dims); }
+
+Buffer rms_norm(Device& device, const Buffer& x, const Buffer& weight, float eps) {
+  const int64_t run = weight.size();
+  if (run < 1 || x.cols() % run) refuse("rms_norm: " + std::to_string(x.cols()) + " columns are not a whole number of runs of " + std::to_string(run) + ".");
+  Buffer out = like(device, x);
+  const float *in = floats(x, "rms_norm", "x"), *w = floats(weight, "rms_norm", "weight");
+  nb::gil_scoped_release release;
+  device.rms_norm(in, w, out.data(), x.size() / run, run, eps);
+  return out;
+}
+
+Buffer add(Device& device, const Buffer& x, const Buffer& y) {
+  if (x.size() != y.size() || x.cols() != y.cols()) refuse("add: shapes " + text(x) + " and " + text(y) + " differ.");
+  Buffer out = like(device, x);
+  device.k.add(floats(x, "add", "x"), floats(y, "add", "y"), out.data(), x.size());
+  return out;
+}
+
+Buffer scale(Device& device, const Buffer& x, float factor) {
+  Buffer out = like(device, x);
+  device.k.scale(floats(x, "scale", "x"), factor, out.data(), x.size());
+  return out;
+}
+
+Buffer softcap(Device& device, const Buffer& x, float cap) {
+  need(cap > 0, "softcap: the cap must be positive.");
+  Buffer out = like(device, x);
+  device.k.softcap(floats(x, "softcap", "x"), cap, out.data(), x.size());
+  return out;
+}
+
+Buffer act_mul(Device& device, const Buffer& gate, const Buffer& up, const std::string& kind) {
+  const Act act = act_of(kind);
+  if (gate.size() != up.size() || gate.cols() != up.cols()) refuse("act_mul: shapes " + text(gate) + " and " + text(up) + " differ.");
+  Buffer out = like(device, gate);
+  const float *g = floats(gate, "act_mul", "gate"), *u = floats(up, "act_mul", "up");
+  nb::gil_scoped_release release;
+  device.act_mul(g, u, out.data(), gate.size(), act);
+  return out;
+}
+
+Buffer rope(Device& device, const Buffer& x, const Ints& positions, const Buffer& table, int64_t head_dim) {
+  need(table.dims == 3 && table.shape[0] == 2, "rope: the table must have shape (2, positions, rotated / 2).");
+  const int64_t limit = table.shape[1], half = table.shape[2];
+  need(head_dim > 0 && x.cols() % head_dim == 0, "rope: x is not a whole number of heads wide.");
+  need(2 * half <= head_dim, "rope: the table rotates more columns than a head has.");
+  need(int64_t(positions.size()) == x.rows(), "rope: x needs one position for each row.");
+  check_ids(positions.data(), x.rows(), limit, "rope: position");
+  Buffer out = like(device, x);
+  const float *in = floats(x, "rope", "x"), *t = floats(table, "rope", "table");
+  nb::gil_scoped_release release;
+  device.rope(in, out.data(), x.rows(), x.cols(), head_dim, positions.data(), t, limit, half);
+  return out;
+}
+
+template <class T>
+nb::object matrix(std::vector<T>&& values, size_t rows, size_t cols) {
+  auto* kept = new std::vector<T>(std::move(values));
+  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+  return nb::cast(nb::ndarray<nb::numpy, T, nb::ndim<2>>(kept->data(), {rows, cols}, owner));
+}
+
+nb::tuple top_k(Device& device, const Buffer& logits, int64_t k, const std::string& kind, bool renormalise) {
+  need(kind == "softmax" || kind == "topk_softmax", "top_k: kind must be 'softmax' or 'topk_softmax'.");
+  const int64_t n = logits.rows(), experts = logits.cols();
+  if (k < 1 || k > experts) refuse("top_k: k is " + std::to_string(k) + " but there are " + std::to_string(experts) + " experts.");
+  std::vector<int32_t> ids(size_t(n * k));
+  std::vector<float> weights(size_t(n * k));
+  const float* x = floats(logits, "top_k", "logits");
+  {
+    nb::gil_scoped_release release;
+    device.top_k(x, n, experts, k, kind == "softmax", renormalise, ids.data(), weights.data());
+  }
+  return nb::make_tuple(matrix(std::move(ids), size_t(n), size_t(k)), matrix(std::move(weights), size_t(n), size_t(k)));
+}
+
+using Choices = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Shares = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+Buffer moe(Device& device, const Buffer& x, const Choices& ids, const Shares& weights, const Experts& gate,
+           const Experts& up, const Experts& down, const std::string& kind) {
+  const Act act = act_of(kind);
+  const WeightView &g = gate.members[0]->view, &u = up.members[0]->view, &d = down.members[0]->view;
+  const int64_t n = x.rows(), count = int64_t(ids.shape(1)), number = int64_t(gate.members.size());
+  need(int64_t(ids.shape(0)) == n && weights.shape(0) == ids.shape(0) && weights.shape(1) == ids.shape(1), "moe: the routing has another number of tokens or choices than x.");
+  need(up.members.size() == gate.members.size() && down.members.size() == gate.members.size(), "moe: gate, up and down have different numbers of experts.");
+  if (g.cols != x.cols() || u.cols != g.cols || u.rows != g.rows || d.cols != g.rows || d.rows != g.cols)
+    refuse("moe: gate " + text(g) + ", up " + text(u) + " and down " + text(d) + " do not fit x " + text(x) + ".");
+  check_ids(ids.data(), n * count, number, "moe: expert");
+  Buffer out = make(device, n, x.cols());
+  const float* in = floats(x, "moe", "x");
+  bool ok = true;
+  if (n) {
+    nb::gil_scoped_release release;
+    ok = device.moe(in, n, ids.data(), weights.data(), count, gate, up, down, act, out.data());
+  }
+  if (!ok) out_of_room("moe");
+  return out;
+}
+
+std::shared_ptr<Pages> alloc_pages(Device&, int64_t pages, int64_t page_tokens, int64_t kv_heads, int64_t head_dim, const std::string& dtype) {
+  need(pages > 0 && kv_heads > 0 && head_dim > 0 && head_dim <= 4096, "alloc_pages: sizes must be positive.");
+  need(page_tokens > 0 && page_tokens % kLanes == 0, "alloc_pages: page_tokens must be a multiple of 16.");
+  auto pool = std::make_shared<Pages>();
+  PagesView& v = pool->view;
+  if (dtype == "f32") v.type = PageType::F32;
+  else if (dtype == "f16") v.type = PageType::F16;
+  else if (dtype == "bf16") v.type = PageType::BF16;
+  else refuse("alloc_pages: there is no page type '" + dtype + "'. Known: f32, f16, bf16.");
+  v.page_tokens = page_tokens;
+  v.kv_heads = kv_heads;
+  v.head_dim = head_dim;
+  v.padded_dim = (head_dim + kLanes - 1) / kLanes * kLanes;
+  v.k_page = page_tokens * kv_heads * head_dim;
+  v.v_page = page_tokens * kv_heads * v.padded_dim;
+  const int64_t width = v.type == PageType::F32 ? 4 : 2;
+  pool->pages = pages;
+  pool->k = Region(size_t(pages * v.k_page * width), false);
+  pool->v = Region(size_t(pages * v.v_page * width), false);
+  v.k = pool->k.data();
+  v.v = pool->v.data();
+  if (!v.k || !v.v) raise("OutOfRoom", "There is no memory for " + std::to_string(pages) + " KV pages of " + std::to_string(page_tokens) + " tokens.");
+  return pool;
+}
+
+void copy_page(Device&, Pages& pool, int64_t src, int64_t dst) {
+  need(src >= 0 && src < pool.pages && dst >= 0 && dst < pool.pages, "copy_page: no such page.");
+  if (src == dst) return;
+  const PagesView& v = pool.view;
+  const int64_t width = v.type == PageType::F32 ? 4 : 2;
+  std::memcpy(v.k + dst * v.k_page * width, v.k + src * v.k_page * width, size_t(v.k_page * width));
+  std::memcpy(v.v + dst * v.v_page * width, v.v + src * v.v_page * width, size_t(v.v_page * width));
+}
+
+// Sequences of (start, count, past) and their page tables.
+std::shared_ptr<Plan> attn_plan(Device&, const std::vector<int64_t>& starts, const std::vector<int64_t>& counts,
+                                const std::vector<int64_t>& pasts, const std::vector<Ints>& tables, int64_t page_tokens) {
+  need(page_tokens > 0 && page_tokens % kLanes == 0, "attn_plan: page_tokens must be a multiple of 16.");
+  need(starts.size() == tables.size(), "attn_plan: one page table for each sequence.");
+  auto plan = std::make_shared<Plan>();
+  plan->page_tokens = page_tokens;
+  for (int64_t count : counts) {
+    need(count >= 0 && count < (int64_t(1) << 31), "attn_plan: a sequence has a negative count.");
+    plan->rows += count;
+  }
+  plan->row_sequence.assign(size_t(plan->rows), -1);
+  for (size_t i = 0; i < starts.size(); ++i) {
+    need(starts[i] >= 0 && pasts[i] >= 0 && starts[i] + counts[i] <= plan->rows, "attn_plan: the sequences' rows must cover the batch without gaps.");
+    const int64_t length = int64_t(tables[i].size());
+    if (length * page_tokens < pasts[i] + counts[i])
+      refuse("attn_plan: sequence " + std::to_string(i) + " has " + std::to_string(length) + " pages of " + std::to_string(page_tokens) + " tokens but needs room for " + std::to_string(pasts[i] + counts[i]) + ".");
+    for (int64_t r = starts[i]; r < starts[i] + counts[i]; ++r) {
+      need(plan->row_sequence[size_t(r)] < 0, "attn_plan: two sequences share a row.");
+      plan->row_sequence[size_t(r)] = int64_t(i);
+    }
+    plan->sequences.push_back({starts[i], counts[i], pasts[i], int64_t(plan->pages.size()), length});
+    const int64_t used = (pasts[i] + counts[i] + page_tokens - 1) / page_tokens;
+    for (int64_t p = 0; p < used; ++p) {
+      const int32_t page = tables[i].data()[p];
+      need(page >= 0, "attn_plan: a page number is negative.");
+      plan->highest_page = std::max(plan->highest_page, page);
+      plan->pages.push_back(page);
+    }
+  }
+  return plan;
+}
+
+void check_plan(const Pages& pool, const Plan& plan, const char* who) {
+  if (plan.page_tokens != pool.view.page_tokens) refuse(std::string(who) + ": the plan was made for another page size than the pool.");
+  if (plan.highest_page >= pool.pages) refuse(std::string(who) + ": page " + std::to_string(plan.highest_page) + " is outside the pool of " + std::to_string(pool.pages) + ".");
+}
+
+void append(Device& device, Pages& pool, const Buffer& k, const Buffer& v, const Plan& plan) {
+  check_plan(pool, plan, "append");
+  const int64_t cols = pool.view.kv_heads * pool.view.head_dim;
+  for (const Buffer* x : {&k, &v})
+    if (x->rows() != plan.rows || x->cols() != cols) refuse("append: found " + text(*x) + ", expected (" + std::to_string(plan.rows) + ", " + std::to_string(cols) + ").");
+  const float *keys = floats(k, "append", "k"), *values = floats(v, "append", "v");
+  nb::gil_scoped_release release;
+  device.append(pool, keys, values, plan);
+}
+
+Buffer attention(Device& device, nb::handle spec, const Buffer& q, const Pages& pool, const Plan& plan) {
+  check_plan(pool, plan, "attention");
+  AttendSpec s{};
+  s.heads = nb::cast<int64_t>(spec.attr("heads"));
+  s.scale = nb::cast<float>(spec.attr("scale"));
+  const nb::object window = spec.attr("window"), softcap = spec.attr("softcap");
+  if (!window.is_none()) s.window = nb::cast<int64_t>(window);
+  if (!softcap.is_none()) s.softcap = nb::cast<float>(softcap);
+  need(window.is_none() || s.window > 0, "attention: the window must be positive.");
+  need(nb::cast<int64_t>(spec.attr("kv_heads")) == pool.view.kv_heads && nb::cast<int64_t>(spec.attr("head_dim")) == pool.view.head_dim, "attention: the pool has another shape than the layer.");
+  need(s.heads > 0 && s.heads % pool.view.kv_heads == 0, "attention: heads must be a multiple of kv_heads.");
+  if (q.rows() != plan.rows || q.cols() != s.heads * pool.view.head_dim) refuse("attention: q is " + text(q) + ", expected (" + std::to_string(plan.rows) + ", " + std::to_string(s.heads * pool.view.head_dim) + ").");
+  Buffer out = make(device, q.rows(), q.cols());
+  const float* in = floats(q, "attention", "q");
+  bool ok;
+  {
+    nb::gil_scoped_release release;
+    ok = device.attend(s, in, pool, plan, out.data());
+  }
+  if (!ok) out_of_room("attention");
+  return out;
+}
+
+nb::tuple shape_of(const Buffer& b) {
+  if (b.dims == 1) return nb::make_tuple(b.shape[0]);
+  if (b.dims == 2) return nb::make_tuple(b.shape[0], b.shape[1]);
+  return nb::make_tuple(b.shape[0], b.shape[1], b.shape[2]);
+}
+
+}  // namespace
+
+void bind_ops(nb::module_& m) {
+  m.def("runnable_isas", &runnable_isas, "Kernel tables this machine can run, plainest first.");
+  m.def("usable_cores", &usable_cores, "Physical cores in our affinity mask, capped by the control group's quota.");
+
+  nb::class_<Buffer>(m, "Buffer", "An activation on the CPU device.")
+      .def_prop_ro("shape", &shape_of)
+      .def_prop_ro("dtype", [](const Buffer& b) { return b.ints ? "int32" : "float32"; })
+      .def("__len__", [](const Buffer& b) { return b.shape[0]; })
+      .def("__array__", [](nb::handle self, nb::handle dtype, nb::handle copy) {
+        nb::object array = view(self);
+        if (!dtype.is_none()) array = array.attr("astype")(dtype);
+        else if (!copy.is_none() && nb::cast<bool>(copy)) array = array.attr("copy")();
+        return array;
+      }, "dtype"_a = nb::none(), "copy"_a = nb::none());
+  nb::class_<Weight>(m, "PackedWeight", "A weight in row blocks of 16.")
+      .def_prop_ro("shape", [](const Weight& w) { return nb::make_tuple(w.view.rows, w.view.cols); })
+      .def_prop_ro("format", [](const Weight& w) { return kind_info(w.view.kind).name; })
+      .def_prop_ro("nbytes", [](const Weight& w) { return w.region.bytes(); });
+  nb::class_<Experts>(m, "PackedExperts", "The same weight of many experts.")
+      .def_prop_ro("shape", [](const Experts& e) { return nb::make_tuple(e.members.size(), e.members[0]->view.rows, e.members[0]->view.cols); })
+      .def_prop_ro("format", [](const Experts& e) { return kind_info(e.members[0]->view.kind).name; })
+      .def_prop_ro("nbytes", [](const Experts& e) {
+        size_t bytes = 0;
+        for (const auto& w : e.members) bytes += w->region.bytes();
+        return bytes;
+      });
+  nb::class_<Pages>(m, "Pages", "A pool of KV pages of one layer.")
+      .def_prop_ro("pages", [](const Pages& p) { return p.pages; })
+      .def_prop_ro("page_tokens", [](const Pages& p) { return p.view.page_tokens; });
+  nb::class_<Plan>(m, "AttnPlan", "A step's sequences and page tables.").def_prop_ro("rows", [](const Plan& p) { return p.rows; });
+
+  nb::class_<Device>(m, "CpuCore", "The native CPU device. Not usable in a child after fork().")
+      .def("__init__", &new_device, "threads"_a, "isa"_a)
+      .def_prop_ro("isa", [](const Device& d) { return d.k.name; })
+      .def_prop_ro("threads", [](const Device& d) { return d.team.threads(); })
+      .def("upload", &upload, "values"_a)
+      .def("download", [](Device&, nb::handle x) { return view(x); }, "x"_a)
+      .def("_new_weight", &new_weight, "rows"_a, "cols"_a, "format"_a)
+      .def("_pack", &pack, "weight"_a, "first_block"_a, "stored"_a, "index"_a)
+      .def("experts", &experts, "weights"_a)
+      .def("embed", &embed, "table"_a, "ids"_a)
+      .def("rows", &rows, "x"_a, "index"_a)
+      .def("linear", &linear, "x"_a, "w"_a, "bias"_a = nb::none(), "add"_a = nb::none())
+      .def("rms_norm", &rms_norm, "x"_a, "weight"_a, "eps"_a)
+      .def("add", &add, "x"_a, "y"_a)
+      .def("scale", &scale, "x"_a, "factor"_a)
+      .def("softcap", &softcap, "x"_a, "cap"_a)
+      .def("act_mul", &act_mul, "gate"_a, "up"_a, "kind"_a)
+      .def("rope", &rope, "x"_a, "positions"_a, "table"_a, "head_dim"_a)
+      .def("_top_k", &top_k, "logits"_a, "k"_a, "kind"_a, "renormalise"_a)
+      .def("_moe", &moe, "x"_a, "ids"_a, "weights"_a, "gate"_a, "up"_a, "down"_a, "act"_a)
+      .def("alloc_pages", &alloc_pages, "pages"_a, "page_tokens"_a, "kv_heads"_a, "head_dim"_a, "dtype"_a)
+      .def("copy_page", &copy_page, "pool"_a, "src"_a, "dst"_a)
+      .def("_attn_plan", &attn_plan, "starts"_a, "counts"_a, "pasts"_a, "tables"_a, "page_tokens"_a)
+      .def("append", &append, "pool"_a, "k"_a, "v"_a, "plan"_a)
+      .def("attention", &attention, "spec"_a, "q"_a, "pool"_a, "plan"_a);
+}
+
+}  // namespace edgewise

@@ -1,0 +1,133 @@
+// The native CPU device: a team of threads, a kernel table, and the verbs as parallel regions over them. Arguments have
+// been checked by bind/ops.cc; nothing here throws. Results never depend on the number of threads.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/memory.h"
+#include "base/pool.h"
+#include "ops/table.h"
+
+namespace edgewise {
+
+// A block from the cache, given back at the end of its life. data() is null when memory ran out.
+class Block {
+ public:
+  Block() = default;
+  Block(std::shared_ptr<BlockCache> cache, size_t bytes) : cache_(std::move(cache)) { data_ = cache_->take(bytes, &granted_); }
+  Block(Block&& other) noexcept { *this = std::move(other); }
+  Block& operator=(Block&& other) noexcept {
+    std::swap(cache_, other.cache_);
+    std::swap(data_, other.data_);
+    std::swap(granted_, other.granted_);
+    return *this;
+  }
+  ~Block() {
+    if (data_) cache_->give(data_, granted_);
+  }
+  template <class T>
+  T* as() const { return static_cast<T*>(data_); }
+  explicit operator bool() const { return data_ != nullptr; }
+
+ private:
+  std::shared_ptr<BlockCache> cache_;
+  void* data_ = nullptr;
+  size_t granted_ = 0;
+};
+
+// An activation: float32 or int32, up to three dimensions, row-major.
+struct Buffer {
+  Block block;
+  std::array<int64_t, 3> shape{};
+  int dims = 0;
+  bool ints = false;
+  int64_t cols() const { return dims ? shape[dims - 1] : 1; }
+  int64_t rows() const { return size() / (cols() ? cols() : 1); }
+  int64_t size() const {
+    int64_t n = 1;
+    for (int i = 0; i < dims; ++i) n *= shape[i];
+    return n;
+  }
+  float* data() const { return block.as<float>(); }
+};
+
+struct Weight {
+  Region region;
+  WeightView view{};
+  int64_t packed_blocks = 0;  // how many row blocks pack() has filled
+};
+
+struct Experts {
+  std::vector<std::shared_ptr<const Weight>> members;  // all of one shape and kind
+};
+
+struct Pages {
+  Region k, v;
+  PagesView view{};
+  int64_t pages = 0;
+};
+
+// A step's sequences and a copy of their page tables.
+struct Plan {
+  struct Sequence {
+    int64_t start, count, past, table, length;  // table: offset into pages
+  };
+  std::vector<Sequence> sequences;
+  std::vector<int32_t> pages;
+  std::vector<int64_t> row_sequence;  // (rows)
+  int64_t rows = 0, page_tokens = 0;
+  int32_t highest_page = -1;
+};
+
+struct AttendSpec {
+  int64_t heads, window;
+  float scale, softcap;
+};
+
+class Device {
+ public:
+  Device(int threads, const Kernels* kernels) : team(threads), k(*kernels), cache(std::make_shared<BlockCache>()) {}
+
+  Block scratch(size_t bytes) { return Block(cache, bytes ? bytes : 1); }
+
+  // Fills the row blocks from `first` on. rows[i] points at stored row i of the run, n rows in all.
+  void pack(Weight& w, int64_t first_block, const std::vector<const uint8_t*>& rows);
+  void embed(const Weight& table, const int32_t* ids, int64_t n, float* out);
+  void rows(const float* x, int64_t cols, const int32_t* index, int64_t n, float* out);
+  bool linear(const float* x, int64_t n, const Weight& w, const float* bias, const float* add, float* out);
+  void rms_norm(const float* x, const float* weight, float* out, int64_t runs, int64_t run, float eps);
+  void act_mul(const float* gate, const float* up, float* out, int64_t n, Act act);
+  void rope(const float* x, float* out, int64_t rows, int64_t cols, int64_t head_dim, const int32_t* positions,
+            const float* table, int64_t table_rows, int64_t half);
+  void top_k(const float* logits, int64_t rows, int64_t experts, int64_t count, bool softmax_first, bool renormalise,
+             int32_t* ids, float* weights);
+  bool moe(const float* x, int64_t rows, const int32_t* ids, const float* weights, int64_t count, const Experts& gate,
+           const Experts& up, const Experts& down, Act act, float* out);
+  void append(const Pages& pool, const float* keys, const float* values, const Plan& plan);
+  bool attend(const AttendSpec& spec, const float* q, const Pages& pool, const Plan& plan, float* out);
+
+  // Runs f(begin, end) over [0, n), in parallel when the work (in floats or the like) is worth waking threads for.
+  template <class F>
+  void split(int64_t n, int64_t work, F&& f) {
+    const int64_t chunk = n / (4 * team.threads()) + 1;
+    team.run([&](Worker& me) {
+      int64_t begin, end;
+      while (me.next(0, n, chunk, &begin, &end)) f(begin, end);
+    }, work < kWorthWaking);
+  }
+  static constexpr int64_t kWorthWaking = 1 << 15;
+
+  Team team;
+  const Kernels& k;
+  std::shared_ptr<BlockCache> cache;
+};
+
+// Bytes of a QuantView of `columns` by `depth`, rounded for alignment: the quants, then the side records.
+inline size_t quant_bytes(int64_t columns, int64_t depth) { return size_t(columns * depth + 63) / 64 * 64; }
+inline size_t side_bytes(int64_t columns, int64_t depth) { return size_t(columns * (depth / kGroup) * kSideRows * 4 + 63) / 64 * 64; }
+QuantView quant_view(uint8_t* memory, int64_t columns, int64_t depth);
+
+}  // namespace edgewise

@@ -1,0 +1,35 @@
+// The table of the ISA this file is compiled for.
+#include "ops/kernels.h"
+
+#if defined(EDGEWISE_TARGET_AVX512_VNNI)
+#define EW_NAME "avx512_vnni"
+#elif defined(EDGEWISE_TARGET_AVX512)
+#define EW_NAME "avx512"
+#elif defined(EDGEWISE_TARGET_AVX2)
+#define EW_NAME "avx2"
+#elif defined(EDGEWISE_TARGET_NEON)
+#define EW_NAME "neon"
+#else
+#define EW_NAME "baseline"
+#endif
+
+namespace edgewise::EDGEWISE_NS {
+
+extern const Kernels kernels;
+const Kernels kernels = {
+    EW_NAME,
+    quantise,
+    {matmul_f32, matmul_f16, matmul_bf16, matmul_q4_0, matmul_q8_0, matmul_q4_k, matmul_q6_k},
+    rms_norm,
+    add,
+    scale,
+    softcap,
+    {silu_mul, gelu_tanh_mul, gelu_mul, relu_mul},
+    rope,
+    softmax,
+    combine,
+    append,
+    attend,
+};
+
+}  // namespace edgewise::EDGEWISE_NS

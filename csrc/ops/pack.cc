@@ -1,0 +1,223 @@
+#include "ops/pack.h"
+
+#include <cstring>
+
+#include "base/half.h"
+
+namespace edgewise {
+namespace {
+
+// The file's blocks, as ggml defines them.
+struct BlockQ4_0 { uint16_t d; uint8_t quants[16]; };
+struct BlockQ8_0 { uint16_t d; int8_t quants[32]; };
+struct BlockQ4_K { uint16_t d, dmin; uint8_t scales[12], quants[128]; };
+struct BlockQ6_K { uint8_t low[128], high[64]; int8_t scales[16]; uint16_t d; };
+static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ8_0) == 34 && sizeof(BlockQ4_K) == 144 && sizeof(BlockQ6_K) == 210);
+
+constexpr KindInfo kInfo[int(Kind::Count)] = {
+    {"F32", 1, 4}, {"F16", 1, 2}, {"BF16", 1, 2}, {"Q4_0", 32, 18}, {"Q8_0", 32, 34}, {"Q4_K", 256, 144}, {"Q6_K", 256, 210},
+};
+
+uint32_t word(const void* p) {
+  uint32_t value;
+  std::memcpy(&value, p, 4);
+  return value;
+}
+void put_word(uint8_t* p, uint32_t value) { std::memcpy(p, &value, 4); }
+void put_half(uint8_t* p, int index, uint16_t value) { std::memcpy(p + 2 * index, &value, 2); }
+uint16_t half(const uint8_t* p, int index) {
+  uint16_t value;
+  std::memcpy(&value, p + 2 * index, 2);
+  return value;
+}
+
+template <class Element>
+void pack_plain(const uint8_t* const rows[kLanes], int64_t cols, uint8_t* out) {
+  constexpr int64_t kStrip = 64;  // columns at a time, so that the 16 source rows stay in the cache
+  for (int64_t k0 = 0; k0 < cols; k0 += kStrip) {
+    const int64_t k1 = k0 + kStrip < cols ? k0 + kStrip : cols;
+    for (int r = 0; r < kLanes; ++r)
+      for (int64_t k = k0; k < k1; ++k) {
+        Element value{};
+        if (rows[r]) std::memcpy(&value, rows[r] + k * sizeof(Element), sizeof(Element));
+        std::memcpy(out + (k * kLanes + r) * sizeof(Element), &value, sizeof(Element));
+      }
+  }
+}
+
+void pack_q4_0(const uint8_t* const rows[kLanes], int64_t groups, uint8_t* out) {
+  for (int64_t g = 0; g < groups; ++g) {
+    uint8_t* unit = out + g / 2 * 576;
+    uint8_t* quads = unit + 64 + g % 2 * 256;
+    for (int r = 0; r < kLanes; ++r) {
+      if (!rows[r]) continue;
+      const auto* block = (const BlockQ4_0*)(rows[r] + g * 18);
+      uint16_t d;
+      std::memcpy(&d, block, 2);
+      put_half(unit + g % 2 * 32, r, d);
+      for (int v = 0; v < 4; ++v) put_word(quads + 64 * v + 4 * r, word(block->quants + 4 * v));
+    }
+  }
+}
+
+void pack_q8_0(const uint8_t* const rows[kLanes], int64_t groups, uint8_t* out) {
+  for (int64_t g = 0; g < groups; ++g) {
+    uint8_t* unit = out + g / 2 * 1088;
+    uint8_t* quads = unit + 64 + g % 2 * 512;
+    for (int r = 0; r < kLanes; ++r) {
+      if (!rows[r]) continue;
+      const auto* block = (const BlockQ8_0*)(rows[r] + g * 34);
+      uint16_t d;
+      std::memcpy(&d, block, 2);
+      put_half(unit + g % 2 * 32, r, d);
+      for (int v = 0; v < 8; ++v) put_word(quads + 64 * v + 4 * r, word(block->quants + 4 * v) ^ 0x80808080u);
+    }
+  }
+}
+
+void pack_q4_k(const uint8_t* const rows[kLanes], int64_t supers, uint8_t* out) {
+  for (int64_t b = 0; b < supers; ++b, out += 2304)
+    for (int r = 0; r < kLanes; ++r) {
+      if (!rows[r]) continue;
+      const uint8_t* block = rows[r] + b * 144;
+      put_half(out, r, half(block, 0));
+      put_half(out + 32, r, half(block, 1));
+      for (int i = 0; i < 12; ++i) out[64 + 16 * i + r] = block[4 + i];
+      for (int v = 0; v < 32; ++v) put_word(out + 256 + 64 * v + 4 * r, word(block + 16 + 4 * v));
+    }
+}
+
+// The 6-bit values of a Q6_K block in order.
+void q6_values(const uint8_t* stored, uint8_t* u) {
+  const auto* block = (const BlockQ6_K*)stored;
+  for (int n = 0; n < 2; ++n)
+    for (int l = 0; l < 32; ++l) {
+      const uint8_t a = block->low[64 * n + l], b = block->low[64 * n + 32 + l], h = block->high[32 * n + l];
+      u[128 * n + l] = uint8_t((a & 15) | ((h & 3) << 4));
+      u[128 * n + 32 + l] = uint8_t((b & 15) | (((h >> 2) & 3) << 4));
+      u[128 * n + 64 + l] = uint8_t((a >> 4) | (((h >> 4) & 3) << 4));
+      u[128 * n + 96 + l] = uint8_t((b >> 4) | ((h >> 6) << 4));
+    }
+}
+
+void pack_q6_k(const uint8_t* const rows[kLanes], int64_t supers, uint8_t* out) {
+  uint8_t u[256];
+  for (int64_t b = 0; b < supers; ++b, out += 3392)
+    for (int r = 0; r < kLanes; ++r) {
+      if (!rows[r]) continue;
+      const uint8_t* block = rows[r] + b * 210;
+      put_half(out, r, half(block, 104));
+      for (int i = 0; i < 16; ++i) out[64 + 16 * i + r] = block[192 + i];
+      q6_values(block, u);
+      for (int g = 0; g < 8; ++g) {
+        uint8_t* to = out + 320 + 384 * g + 4 * r;
+        uint32_t high[2] = {0, 0};
+        for (int v = 0; v < 4; ++v) {
+          const uint32_t first = word(u + 32 * g + 4 * v), second = word(u + 32 * g + 16 + 4 * v);
+          put_word(to + 64 * v, (first & 0x0f0f0f0fu) | ((second & 0x0f0f0f0fu) << 4));
+          high[0] |= ((first >> 4) & 0x03030303u) << (2 * v);
+          high[1] |= ((second >> 4) & 0x03030303u) << (2 * v);
+        }
+        put_word(to + 256, high[0]);
+        put_word(to + 320, high[1]);
+      }
+    }
+}
+
+void unpack_q4_k(const uint8_t* block, int r, int64_t supers, float* out) {
+  for (int64_t b = 0; b < supers; ++b, block += 2304)
+    for (int g = 0; g < 8; ++g, out += 32) {
+      const auto packed = [&](int i) { return int(block[64 + 16 * i + r]); };
+      const int scale = g < 4 ? packed(g) & 63 : (packed(g + 4) & 15) | (packed(g - 4) >> 6 << 4);
+      const int least = g < 4 ? packed(g + 4) & 63 : packed(g + 4) >> 4 | (packed(g) >> 6 << 4);
+      const float d = f16_to_float(half(block, r)) * float(scale);
+      const float m = f16_to_float(half(block + 32, r)) * float(least);
+      for (int k = 0; k < 32; ++k) {
+        const int byte = block[256 + 512 * (g / 2) + 64 * (k / 4) + 4 * r + k % 4];
+        out[k] = d * float(g % 2 ? byte >> 4 : byte & 15) - m;
+      }
+    }
+}
+
+void unpack_q6_k(const uint8_t* block, int r, int64_t supers, float* out) {
+  for (int64_t b = 0; b < supers; ++b, block += 3392)
+    for (int g = 0; g < 8; ++g, out += 32)
+      for (int k = 0; k < 32; ++k) {
+        const int v = k % 16 / 4, h = k / 16, at = 4 * r + k % 4;
+        const int low = block[320 + 384 * g + 64 * v + at] >> (4 * h) & 15;
+        const int high = block[320 + 384 * g + 256 + 64 * h + at] >> (2 * v) & 3;
+        const float d = f16_to_float(half(block, r)) * float(int8_t(block[64 + 16 * (2 * g + h) + r]));
+        out[k] = d * float((low | high << 4) - 32);
+      }
+}
+
+}  // namespace
+
+const KindInfo& kind_info(Kind kind) { return kInfo[int(kind)]; }
+bool is_quantised(Kind kind) { return int(kind) >= int(Kind::Q4_0); }
+
+int64_t stored_row_bytes(Kind kind, int64_t cols) { return cols / kInfo[int(kind)].group * kInfo[int(kind)].group_bytes; }
+
+int64_t packed_block_bytes(Kind kind, int64_t cols) {
+  switch (kind) {
+    case Kind::F32: return cols * kLanes * 4;
+    case Kind::F16:
+    case Kind::BF16: return cols * kLanes * 2;
+    case Kind::Q4_0: return (cols / 32 + 1) / 2 * 576;
+    case Kind::Q8_0: return (cols / 32 + 1) / 2 * 1088;
+    case Kind::Q4_K: return cols / 256 * 2304;
+    case Kind::Q6_K: return cols / 256 * 3392;
+    case Kind::Count: break;
+  }
+  return 0;
+}
+
+void pack_block(Kind kind, const uint8_t* const rows[kLanes], int64_t cols, uint8_t* out) {
+  switch (kind) {
+    case Kind::F32: return pack_plain<uint32_t>(rows, cols, out);
+    case Kind::F16:
+    case Kind::BF16: return pack_plain<uint16_t>(rows, cols, out);
+    case Kind::Q4_0: return pack_q4_0(rows, cols / 32, out);
+    case Kind::Q8_0: return pack_q8_0(rows, cols / 32, out);
+    case Kind::Q4_K: return pack_q4_k(rows, cols / 256, out);
+    case Kind::Q6_K: return pack_q6_k(rows, cols / 256, out);
+    case Kind::Count: break;
+  }
+}
+
+void unpack_row(const WeightView& w, int64_t row, float* out) {
+  const uint8_t* block = w.data + row / kLanes * w.block_bytes;
+  const int r = int(row % kLanes);
+  switch (w.kind) {
+    case Kind::F32:
+      for (int64_t k = 0; k < w.cols; ++k) std::memcpy(out + k, block + (k * kLanes + r) * 4, 4);
+      break;
+    case Kind::F16:
+      for (int64_t k = 0; k < w.cols; ++k) out[k] = f16_to_float(half(block, int(k * kLanes + r)));
+      break;
+    case Kind::BF16:
+      for (int64_t k = 0; k < w.cols; ++k) out[k] = bf16_to_float(half(block, int(k * kLanes + r)));
+      break;
+    case Kind::Q4_0:
+      for (int64_t k = 0; k < w.cols; ++k) {
+        const uint8_t* unit = block + k / 64 * 576;
+        const int g = int(k / 32 % 2), i = int(k % 32);
+        const int byte = unit[64 + 256 * g + 64 * (i % 16 / 4) + 4 * r + i % 4];
+        out[k] = f16_to_float(half(unit + 32 * g, r)) * float((i < 16 ? byte & 15 : byte >> 4) - 8);
+      }
+      break;
+    case Kind::Q8_0:
+      for (int64_t k = 0; k < w.cols; ++k) {
+        const uint8_t* unit = block + k / 64 * 1088;
+        const int g = int(k / 32 % 2), i = int(k % 32);
+        const int byte = unit[64 + 512 * g + 64 * (i / 4) + 4 * r + i % 4];
+        out[k] = f16_to_float(half(unit + 32 * g, r)) * float(byte - 128);
+      }
+      break;
+    case Kind::Q4_K: unpack_q4_k(block, r, w.cols / 256, out); break;
+    case Kind::Q6_K: unpack_q6_k(block, r, w.cols / 256, out); break;
+    case Kind::Count: break;
+  }
+}
+
+}  // namespace edgewise

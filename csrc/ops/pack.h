@@ -1,0 +1,25 @@
+// Weights between their file's layout and row blocks of 16. Lossless: unpack_row gives what the file's own blocks give.
+#pragma once
+
+#include "base/views.h"
+
+namespace edgewise {
+
+struct KindInfo {
+  const char* name;
+  int64_t group;       // weights in one stored block
+  int64_t group_bytes; // its size in the file
+};
+const KindInfo& kind_info(Kind kind);
+bool is_quantised(Kind kind);
+
+int64_t stored_row_bytes(Kind kind, int64_t cols);
+int64_t packed_block_bytes(Kind kind, int64_t cols);
+
+// Packs one row block. rows[i] is a stored row, or null beyond the last row.
+void pack_block(Kind kind, const uint8_t* const rows[kLanes], int64_t cols, uint8_t* out);
+
+// The values of one row, widened to float32.
+void unpack_row(const WeightView& w, int64_t row, float* out);
+
+}  // namespace edgewise

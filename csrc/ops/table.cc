@@ -1,0 +1,50 @@
+#include "ops/table.h"
+
+#include <algorithm>
+#include <string>
+
+#include "base/cpu.h"
+
+namespace edgewise {
+
+#define EW_TABLE(ns) namespace ns { extern const Kernels kernels; }
+EW_TABLE(isa_baseline)
+#ifdef EDGEWISE_WITH_AVX2
+EW_TABLE(isa_avx2)
+#endif
+#ifdef EDGEWISE_WITH_AVX512
+EW_TABLE(isa_avx512)
+#endif
+#ifdef EDGEWISE_WITH_AVX512_VNNI
+EW_TABLE(isa_avx512_vnni)
+#endif
+#ifdef EDGEWISE_WITH_NEON
+EW_TABLE(isa_neon)
+#endif
+
+const Kernels* find_kernels(const char* name) {
+  static const Kernels* const tables[] = {
+      &isa_baseline::kernels,
+#ifdef EDGEWISE_WITH_AVX2
+      &isa_avx2::kernels,
+#endif
+#ifdef EDGEWISE_WITH_AVX512
+      &isa_avx512::kernels,
+#endif
+#ifdef EDGEWISE_WITH_AVX512_VNNI
+      &isa_avx512_vnni::kernels,
+#endif
+#ifdef EDGEWISE_WITH_NEON
+      &isa_neon::kernels,
+#endif
+  };
+  const auto can = runnable_isas();
+  const Kernels* found = nullptr;
+  for (const Kernels* table : tables) {
+    if (std::find(can.begin(), can.end(), table->name) == can.end()) continue;
+    if (!name || !*name || std::string(name) == table->name) found = table;
+  }
+  return found;
+}
+
+}  // namespace edgewise

@@ -1,0 +1,42 @@
+// The kernels of one ISA as a table of plain functions. Each works serially on a range; device.cc splits the ranges.
+#pragma once
+
+#include "base/views.h"
+
+namespace edgewise {
+
+struct Kernels {
+  const char* name;
+  // activations → int8: one column (a row of `groups * 32` floats), groups [g0, g1)
+  void (*quantise)(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1);
+  // out = w · x for the row blocks [b0, b1) and all columns
+  void (*matmul[int(Kind::Count)])(const MatmulArgs& args, int64_t b0, int64_t b1);
+  // rows of `cols` floats, normalised in runs of `run`
+  void (*rms_norm)(const float* x, const float* weight, float* out, int64_t runs, int64_t run, float eps);
+  void (*add)(const float* x, const float* y, float* out, int64_t n);
+  void (*scale)(const float* x, float factor, float* out, int64_t n);
+  void (*softcap)(const float* x, float cap, float* out, int64_t n);
+  void (*act_mul[4])(const float* gate, const float* up, float* out, int64_t n);
+  // one row: heads * head_dim floats; rotates the first 2 * half columns of each head
+  void (*rope)(const float* x, float* out, int64_t heads, int64_t head_dim, const float* cos, const float* sin,
+               int64_t half);
+  void (*softmax)(const float* x, float* out, int64_t n);
+  // out[n] = sum over j of weights[j] * parts[j][n], in order of j
+  void (*combine)(const float* const* parts, const float* weights, int64_t count, float* out, int64_t n);
+  // writes one token's K and V (kv_heads * head_dim floats each) for heads [h0, h1)
+  void (*append)(const PagesView& pages, int64_t page, int64_t slot, const float* k, const float* v, int64_t h0,
+                 int64_t h1);
+  void (*attend)(const AttendArgs& args, const RowRun& run, int64_t kv_head);
+};
+
+constexpr int kAttendQueries = 64;  // most (row, head) pairs in one call of attend
+
+// Floats of scratch that attend needs for `queries` query rows of a padded head dimension.
+constexpr int64_t attend_scratch(int64_t queries, int64_t padded_dim) {
+  return queries * (padded_dim + kLanes + 4) + 8 * 64 + 64;
+}
+
+// The table called `name`, or the best one when name is null or empty. Null when unknown or this CPU cannot run it.
+const Kernels* find_kernels(const char* name);
+
+}  // namespace edgewise

@@ -1,0 +1,138 @@
+"""The four conversions: Hugging Face directory or GGUF file in, either of them out."""
+
+from collections import Counter
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+
+from edgewise.base import BadInput, Unsupported
+from edgewise.convert.gguf_metadata import QUANTIZATION_VERSION, gguf_metadata, settled
+from edgewise.convert.gguf_tokenizer import gguf_tokenizer
+from edgewise.convert.hf_config import hf_config, model_type
+from edgewise.convert.hf_tokenizer import write_hf_tokenizer
+from edgewise.convert.mixes import MIXES, Mix, find_mix
+from edgewise.convert.models import Described, as_gguf, as_hf, describe, rope_factors
+from edgewise.convert.quantisers import QUANTISERS
+from edgewise.convert.rows import Rows, StoredRows
+from edgewise.convert.writing import Order, Watch, Written, save_gguf, save_safetensors
+from edgewise.weights import bundle, open_checkpoint
+from edgewise.weights.api import Checkpoint, Header, Source
+from edgewise.weights.sources import SOURCES
+
+TARGETS = ("gguf", "safetensors")
+_COMPANIONS = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json",
+    "chat_template.jinja", "added_tokens.json", "vocab.json", "merges.txt",
+)  # fmt: skip
+_LARGEST_COMPANION = 1 << 27
+
+
+def target_of(path: Path, to: str | None) -> str:
+    """"gguf" or "safetensors": as asked, or by the output's name."""
+    if to is None:
+        return "gguf" if path.suffix == ".gguf" else "safetensors"
+    if to not in TARGETS:
+        raise Unsupported(f"There is no target '{to}'. Known: {', '.join(TARGETS)}.")
+    return to
+
+
+def convert(
+    model: Path,
+    out: Path,
+    *,
+    to: str | None = None,
+    quant: str | None = None,
+    quantiser: str = "rtn",
+    pure: bool = False,
+    force: bool = False,
+    watch: Watch | None = None,
+) -> Written:
+    """Writes `model` to `out`. quant: a name of convert/mixes.py, None: keep the stored formats.
+
+    Everything that can be refused is refused before the first byte is written.
+    """
+    target = target_of(out, to)
+    mix = None if quant is None else find_mix(quant)
+    checkpoint = open_checkpoint(model)
+    header = checkpoint.header()
+    if not checkpoint.names():
+        raise BadInput(f"{model} holds a vocabulary but no weights, so there is nothing to convert.")
+    folder = (header.folder,) if header.dialect == "hf" else ()
+    order = Order(out, QUANTISERS.build(quantiser), mix, force, watch, (*header.files, *folder), pure)
+    source: Source = SOURCES.build("file", files=header.files)
+    try:
+        if header.dialect == "gguf" and target == "gguf":
+            return _requantise(checkpoint, source, order)
+        if header.dialect == "hf" and target == "safetensors":
+            return _recast(checkpoint, source, order)
+        described = describe(checkpoint, source)
+        written = write_as_gguf(described, order) if target == "gguf" else _write_as_hf(described, order)
+        if described.unused:
+            written.notices.append(
+                f"{len(described.unused)} tensors that the language model does not read were left out, "
+                f"'{described.unused[0]}' for one."
+            )
+        return written
+    finally:
+        source.close()
+
+
+def write_as_gguf(model: Described, order: Order) -> Written:
+    """A Hugging Face model as one GGUF file, tokenizer included."""
+    tensors = as_gguf(model)
+    mix = order.mix or _closest(tensors)
+    metadata = settled(model.spec, gguf_metadata(model.spec, model.header.name.rsplit("/", 1)[-1], mix))
+    metadata |= gguf_tokenizer(model.header, model.spec.vocab)
+    return save_gguf(metadata, tensors, order, model.spec.layers)
+
+
+def _closest(tensors: Mapping[str, Rows]) -> Mix | None:
+    """The mix that says what most weights are stored in."""
+    held: Counter[str] = Counter()
+    for rows in tensors.values():
+        held[rows.format] += prod(rows.shape)
+    most = held.most_common(1)[0][0]
+    return next((mix for mix in MIXES.values() if mix.usual == most), None)
+
+
+def _write_as_hf(model: Described, order: Order) -> Written:
+    header, spec = model.header, model.spec
+    dtype = order.mix.usual if order.mix is not None else "F32"
+    config = hf_config(
+        header, spec, biased=model.recorder.has("layers.0.q.bias"), factors=rope_factors(model), dtype=dtype
+    )
+    return save_safetensors(
+        config, as_hf(model, model_type(header)), order, lambda folder: write_hf_tokenizer(header, folder)
+    )
+
+
+def _requantise(checkpoint: Checkpoint, source: Source, order: Order) -> Written:
+    """GGUF to GGUF: names, order and metadata stay; any architecture, known here or not."""
+    header = checkpoint.header()
+    tensors: dict[str, Rows] = {name: StoredRows(checkpoint.info(name), source) for name in checkpoint.names()}
+    metadata = {key: value for key, value in header.config.items() if not key.startswith("split.")}
+    if order.mix is not None:
+        metadata["general.file_type"] = order.mix.file_type
+        metadata["general.quantization_version"] = QUANTIZATION_VERSION
+    layers = header.config.get(f"{header.architecture}.block_count")
+    return save_gguf(metadata, tensors, order, layers if isinstance(layers, int) else 0)
+
+
+def _recast(checkpoint: Checkpoint, source: Source, order: Order) -> Written:
+    """Hugging Face to Hugging Face: the same tensors in another float format, one file or shards."""
+    header = checkpoint.header()
+    tensors: dict[str, Rows] = {name: StoredRows(checkpoint.info(name), source) for name in checkpoint.names()}
+    config = dict(header.config)
+    if order.mix is not None:
+        name = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}.get(order.mix.usual)
+        config["dtype" if "dtype" in config else "torch_dtype"] = name
+    return save_safetensors(config, tensors, order, lambda folder: _copy_companions(header, folder))
+
+
+def _copy_companions(header: Header, folder: Path) -> None:
+    for name in _COMPANIONS:
+        path = header.folder / name
+        if bundle.exists(path):
+            (folder / name).write_bytes(bundle.read_bytes(path, _LARGEST_COMPANION))
+
+

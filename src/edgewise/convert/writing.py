@@ -1,0 +1,132 @@
+"""Writes a described model as a GGUF file or a Hugging Face directory: formats chosen, room checked, then streamed."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from edgewise.base import Unsupported
+from edgewise.convert.gguf_writer import NewTensor, gguf_bytes, write_gguf
+from edgewise.convert.mixes import Mix, choose
+from edgewise.convert.outputs import check_output, new_file, new_folder
+from edgewise.convert.quantisers.api import Quantiser
+from edgewise.convert.rows import Rows, chunks, values
+from edgewise.convert.safetensors_writer import DTYPES, write_safetensors
+from edgewise.kernels.formats import Bytes
+
+# (bytes written, bytes in all) → nothing; called often
+Watch = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Order:
+    """How to write. mix: None keeps the stored formats. inputs: files and folders that must not be overwritten."""
+
+    path: Path
+    quantiser: Quantiser
+    mix: Mix | None = None
+    force: bool = False
+    watch: Watch | None = None
+    inputs: tuple[Path, ...] = ()
+    pure: bool = False  # every matrix in the mix's usual format
+
+
+@dataclass(frozen=True)
+class Written:
+    path: Path
+    nbytes: int
+    formats: Mapping[str, int]  # format → weights stored in it
+    notices: list[str] = field(default_factory=list)
+
+
+def new_tensor(name: str, rows: Rows, fmt: str, quantiser: Quantiser) -> NewTensor:
+    """`rows` in format `fmt`; the stored bytes themselves where that is what they are in."""
+
+    def make() -> Iterator[Bytes]:
+        for first, count in chunks(rows):
+            if rows.format == fmt:
+                yield rows.raw(first, count)
+            else:
+                yield quantiser.quantise(name, values(rows, first, count), fmt)
+
+    return NewTensor(name, rows.shape, fmt, make)
+
+
+def gguf_formats(tensors: Mapping[str, Rows], order: Order, layers: int) -> tuple[dict[str, str], list[str]]:
+    """Tensor → format, and what to tell about it."""
+    tied = "output.weight" not in tensors
+    notices: list[str] = []
+    if order.mix is None:
+        return {n: "F32" if len(r.shape) < 2 and r.format in DTYPES else r.format for n, r in tensors.items()}, notices
+    mix = Mix(order.mix.usual, file_type=order.mix.file_type) if order.pure else order.mix
+    chosen = {name: choose(mix, name, rows.shape, layers=layers, tied=tied) for name, rows in tensors.items()}
+    wanted = {mix.usual, mix.head, mix.better, "F32"}
+    odd = {name: fmt for name, fmt in chosen.items() if fmt not in wanted}
+    if odd:
+        name = next(iter(odd))
+        notices.append(
+            f"{len(odd)} of {len(chosen)} tensors are {' or '.join(sorted(set(odd.values())))} instead: their rows are no "
+            f"whole blocks of the format meant for them ({name} has {tensors[name].shape[-1]} columns)."
+        )
+    narrowed = {r.format for n, r in tensors.items() if r.format not in DTYPES and chosen[n] != r.format}
+    if narrowed:
+        notices.append(
+            f"The source is already quantised ({', '.join(sorted(narrowed))}); the errors of both formats add up. "
+            "Convert from the original weights where you can."
+        )
+    return chosen, notices
+
+
+def save_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, Rows], order: Order, layers: int) -> Written:
+    """One file, whole or absent."""
+    chosen, notices = gguf_formats(tensors, order, layers)
+    new = [new_tensor(name, rows, chosen[name], order.quantiser) for name, rows in tensors.items()]
+    total = gguf_bytes(metadata, new)
+    check_output(order.path, total, force=order.force, folder=False, inputs=order.inputs)
+    with new_file(order.path) as file:
+        write_gguf(file, metadata, new, _progress(order.watch, total))
+    return Written(order.path, total, _census(new), notices)
+
+
+def save_safetensors(
+    config: Mapping[str, Any], tensors: Mapping[str, Rows], order: Order, companions: Callable[[Path], None]
+) -> Written:
+    """A folder, whole or absent. companions: writes the tokenizer's files into it."""
+    if order.mix is not None and order.mix.usual not in DTYPES:
+        raise Unsupported(
+            f"A Hugging Face directory cannot hold {order.mix.usual}; only f32, f16 and bf16. Use --to gguf for it."
+        )
+    new = []
+    for name, rows in tensors.items():
+        kept = rows.format if rows.format in DTYPES else "F32"
+        new.append(new_tensor(name, rows, kept if order.mix is None else order.mix.usual, order.quantiser))
+    total = sum(t.nbytes for t in new)
+    check_output(order.path, total, force=order.force, folder=True, inputs=order.inputs)
+    with new_folder(order.path) as folder:
+        (folder / "config.json").write_text(json.dumps(config, indent=1))
+        companions(folder)
+        write_safetensors(folder, new, _progress(order.watch, total))
+    return Written(order.path, total, _census(new))
+
+
+def _progress(watch: Watch | None, total: int) -> Callable[[int], None] | None:
+    if watch is None:
+        return None
+    done = 0
+
+    def more(nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        watch(done, total)
+
+    return more
+
+
+def _census(tensors: list[NewTensor]) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for tensor in tensors:
+        found[tensor.format] += prod(tensor.shape)
+    return dict(found.most_common())

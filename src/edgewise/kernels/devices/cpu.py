@@ -1,0 +1,98 @@
+"""The CPU device: csrc's kernels on our own threads, the best ISA table this machine has.
+
+Paper:  none (the layout follows the INT4 CPU inference line of work, arXiv 2311.00502)
+Exact.  One kernel table gives the same bits for any batch, chunk, page size and thread count; so do all tables.
+Needs:  the compiled extension
+Cost:   weights are held once, repacked (stored size, plus under 2 %); formats without kernels are widened to F32
+Status: kept
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from edgewise import _native
+from edgewise.base import BadInput
+from edgewise.kernels import formats
+from edgewise.kernels.api import Array, DeviceInfo, Ints, ReadAt, Routing, SeqRows, Weight
+
+DIRECT = ("F32", "F16", "BF16", "Q4_0", "Q8_0", "Q4_K", "Q6_K")  # formats that compute from their own blocks
+CHUNK_BYTES = 8 << 20  # of the file in flight while a weight is repacked
+
+
+def memory_bytes() -> int:
+    """Physical memory of this machine in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+class CpuDevice(_native.CpuCore):
+    """threads: None takes the physical cores that this process may use. EDGEWISE_ISA forces a kernel table.
+
+    Verbs that are missing here are methods of the native class. Not usable in a child process after fork().
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        chosen = _native.usable_cores() if threads is None else threads
+        super().__init__(chosen, os.environ.get("EDGEWISE_ISA", ""))
+        self.info = DeviceInfo("cpu", self.isa, self.threads, memory_bytes())
+        self.notes: list[str] = []  # what a user should know about this load
+
+    def load(self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None) -> Weight:
+        """Repacks a stored (out, in) tensor, a few megabytes at a time. Raises BadInput, OutOfRoom, Unsupported."""
+        if len(shape) != 2:
+            raise BadInput(f"A weight has two dimensions but this one has shape {tuple(shape)}.")
+        stored_rows, cols = int(shape[0]), int(shape[1])
+        spec = formats.find(fmt)
+        if cols % spec.block:
+            raise BadInput(f"{fmt} stores blocks of {spec.block} weights, but a row of this tensor has {cols}.")
+        row_bytes = formats.nbytes(fmt, cols)
+        widen = fmt not in DIRECT
+        if widen and (note := f"{fmt} is widened to F32 at load.") not in self.notes:
+            self.notes.append(note)
+        order = None if rows is None else np.ascontiguousarray(rows, dtype=np.int32)
+        if order is not None and order.size and not (order.min() >= 0 and order.max() < stored_rows):
+            raise BadInput(f"rows selects outside the tensor's {stored_rows} rows.")
+        count = stored_rows if order is None else len(order)
+        weight = self._new_weight(count, cols, "F32" if widen else fmt)
+        step = max(16, CHUNK_BYTES // (4 * cols if widen else row_bytes) // 16 * 16)
+        for start in range(0, count, step):
+            wanted = np.arange(start, min(start + step, count), dtype=np.int32) if order is None \
+                else order[start : start + step]
+            stored, index = _gather(read, wanted, row_bytes)
+            if widen:
+                stored = formats.dequantize(fmt, stored, len(stored) // row_bytes * cols, self.threads).view(np.uint8)
+            self._pack(weight, start // 16, stored, index)
+        return weight
+
+    def top_k(self, logits: Array, k: int, kind: str, renormalise: bool) -> Routing:
+        return Routing(*self._top_k(logits, k, kind, renormalise))
+
+    def moe(self, x: Array, routing: Routing, gate: Weight, up: Weight, down: Weight, act: str) -> Array:
+        return self._moe(x, routing.ids, routing.weights, gate, up, down, act)
+
+    def attn_plan(self, seqs: Sequence[SeqRows], tables: Sequence[Ints], page_tokens: int) -> Any:
+        return self._attn_plan([s.start for s in seqs], [s.count for s in seqs], [s.past for s in seqs],
+                               list(tables), page_tokens)
+
+    def __repr__(self) -> str:
+        return f"CpuDevice(threads={self.threads})"
+
+
+def _gather(read: ReadAt, wanted: Ints, row_bytes: int) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], Ints]:
+    """The stored bytes that hold the wanted rows, and each wanted row's place in them."""
+    low, high = int(wanted.min()), int(wanted.max()) + 1
+    if high - low <= 2 * len(wanted):  # one read, perhaps with a few rows too many
+        return _bytes(read(low * row_bytes, (high - low) * row_bytes)), wanted - np.int32(low)
+    stored = np.empty(len(wanted) * row_bytes, np.uint8)
+    breaks = np.flatnonzero(np.diff(wanted) != 1) + 1
+    for run in np.split(np.arange(len(wanted)), breaks):
+        first, n = int(wanted[run[0]]), len(run)
+        at = int(run[0]) * row_bytes
+        stored[at : at + n * row_bytes] = _bytes(read(first * row_bytes, n * row_bytes))
+    return stored, np.arange(len(wanted), dtype=np.int32)
+
+
+def _bytes(data: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.frombuffer(data, np.uint8) if not isinstance(data, np.ndarray) else data.reshape(-1).view(np.uint8)

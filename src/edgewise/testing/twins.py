@@ -1,0 +1,172 @@
+"""Slow numpy twins of the native kernels. The quantised matmul is emulated bit for bit; the rest in float64.
+
+`fma32` rounds once: the product of two floats is exact in float64, and the sum is rounded to odd before it is rounded
+to float32 (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+U8 = npt.NDArray[np.uint8]
+
+GROUP = 32
+BLOCKS = {"Q4_0": (32, 18), "Q8_0": (32, 34), "Q4_K": (256, 144), "Q6_K": (256, 210)}
+
+
+def fma32(a: Any, b: Any, c: Any) -> Any:
+    """a * b + c in float32 with one rounding; arrays or scalars of float32."""
+    p, c64 = np.broadcast_arrays(np.float64(a) * np.float64(b), np.float64(c))
+    s = p + c64
+    v = s - p
+    error = (p - (s - v)) + (c64 - v)
+    bits = np.atleast_1d(s).view(np.int64).copy()
+    e, t = np.atleast_1d(error), np.atleast_1d(s)
+    inexact = (bits & 1 == 0) & (e != 0) & np.isfinite(e)
+    bits += np.where(inexact, np.where((e > 0) == (t > 0), 1, -1), 0)
+    return bits.view(np.float64).astype(np.float32).reshape(np.shape(s))
+
+
+def random_blocks(fmt: str, rows: int, cols: int, rng: np.random.Generator) -> U8:
+    """Random stored rows (rows, row bytes) with sane scales: every quant value occurs, no NaN."""
+    block, size = BLOCKS[fmt]
+    n = rows * (cols // block)
+    out = rng.integers(0, 256, (n, size), dtype=np.uint8)
+
+    def halves(count: int) -> U8:
+        return (rng.normal(size=(n, count)) * 0.02).astype(np.float16).view(np.uint8)
+
+    if fmt in ("Q4_0", "Q8_0"):
+        out[:, :2] = halves(1)
+    elif fmt == "Q4_K":
+        out[:, :4] = halves(2)
+    else:
+        out[:, 208:] = halves(1)
+    return out.reshape(rows, -1)
+
+
+def parts(fmt: str, stored: U8, cols: int) -> dict[str, Any]:
+    """The integers and scales of stored rows: q (rows, cols) int64, scales as float32 per group of 32 or 16."""
+    block, size = BLOCKS[fmt]
+    rows = len(stored)
+    b = stored.reshape(rows, cols // block, size)
+
+    def half(at: int) -> F32:
+        return np.ascontiguousarray(b[..., at : at + 2]).view(np.float16)[..., 0].astype(np.float32)
+
+    if fmt == "Q4_0":
+        low, high = b[..., 2:] & 15, b[..., 2:] >> 4
+        q = np.concatenate([low, high], -1).astype(np.int64) - 8
+        return {"q": q.reshape(rows, cols), "d": half(0)}
+    if fmt == "Q8_0":
+        return {"q": b[..., 2:].view(np.int8).astype(np.int64).reshape(rows, cols), "d": half(0)}
+    if fmt == "Q4_K":
+        s = b[..., 4:16].astype(np.int64)
+        scale = np.concatenate([s[..., :4] & 63, (s[..., 8:] & 15) | (s[..., :4] >> 6 << 4)], -1)
+        least = np.concatenate([s[..., 4:8] & 63, (s[..., 8:] >> 4) | (s[..., 4:8] >> 6 << 4)], -1)
+        pairs = b[..., 16:].reshape(rows, -1, 4, 32)
+        q = np.stack([pairs & 15, pairs >> 4], -2).astype(np.int64)
+        d = half(0)[..., None] * scale.astype(np.float32)
+        m = half(2)[..., None] * least.astype(np.float32)
+        return {"q": q.reshape(rows, cols), "d": d.reshape(rows, -1), "m": m.reshape(rows, -1)}
+    bottom, top = b[..., :128].reshape(rows, -1, 2, 64), b[..., 128:192].reshape(rows, -1, 2, 32)
+    four: Any = np.stack([bottom[..., :32] & 15, bottom[..., 32:] & 15, bottom[..., :32] >> 4, bottom[..., 32:] >> 4], -2)
+    two: Any = np.stack([top >> i & 3 for i in (0, 2, 4, 6)], -2)
+    q6 = (four | (two << 4)).astype(np.int64) - 32
+    scale = b[..., 192:208].view(np.int8).astype(np.int64)
+    return {"q": q6.reshape(rows, cols), "d": half(208), "s": scale.reshape(rows, -1)}
+
+
+def dequantise(fmt: str, stored: U8, cols: int) -> Any:
+    """The float32 weights that the stored rows stand for (rows, cols)."""
+    p = parts(fmt, stored, cols)
+    q, rows = p["q"].astype(np.float32), len(stored)
+    if fmt in ("Q4_0", "Q8_0"):
+        return (q.reshape(rows, -1, 32) * p["d"][..., None]).reshape(rows, cols)
+    if fmt == "Q4_K":
+        return (q.reshape(rows, -1, 32) * p["d"][..., None] - p["m"][..., None]).reshape(rows, cols)
+    d = (np.repeat(p["d"], 16, 1) * p["s"].astype(np.float32))[..., None]
+    return (q.reshape(rows, -1, 16) * d).reshape(rows, cols)
+
+
+def quantise_activations(x: F32) -> tuple[npt.NDArray[np.int64], F32]:
+    """Int8 values (n, cols) and scales (n, cols / 32), as the kernels make them."""
+    g = x.reshape(len(x), -1, GROUP)
+    peak = np.abs(g).max(-1)
+    scale = (peak / np.float32(127)).astype(np.float32)
+    with np.errstate(divide="ignore", over="ignore"):
+        inverse = np.where(peak > np.float32(1e-30), np.float32(127) / peak, np.float32(0)).astype(np.float32)
+    return np.rint(g * inverse[..., None]).astype(np.int64).reshape(x.shape), scale
+
+
+def matmul_quantised(fmt: str, stored: U8, x: F32) -> F32:
+    """x @ w.T exactly as the kernels compute it: int32 per group, one fused multiply-add per group, in order."""
+    n, cols = x.shape
+    p = parts(fmt, stored, cols)
+    xq, xs = quantise_activations(x)
+    acc = np.zeros((n, len(stored)), np.float32)
+    wq = p["q"].reshape(len(stored), -1, GROUP)
+    xg = xq.reshape(n, -1, GROUP)
+    for g in range(cols // GROUP):
+        if fmt == "Q6_K":
+            dots = [xg[:, g, h : h + 16] @ wq[:, g, h : h + 16].T for h in (0, 16)]
+            total = dots[0] * p["s"][:, 2 * g] + dots[1] * p["s"][:, 2 * g + 1]
+            d = p["d"][:, g // 8]
+        else:
+            total = xg[:, g] @ wq[:, g].T
+            d = p["d"][:, g]
+        acc = fma32(total.astype(np.float32), d[None] * xs[:, g, None], acc)
+        if fmt == "Q4_K":
+            sums = xs[:, g] * xg[:, g].sum(-1).astype(np.float32)
+            acc = fma32(-p["m"][:, g][None], sums[:, None], acc)
+    return acc
+
+
+def chains32(w: F32, x: F32) -> Any:
+    """x @ w.T as the float kernels compute it: four chains k % 4, combined as (c0 + c1) + (c2 + c3)."""
+    c = [np.zeros((len(x), len(w)), np.float32) for _ in range(4)]
+    for k in range(x.shape[1]):
+        c[k % 4] = fma32(w[:, k][None], x[:, k][:, None], c[k % 4])
+    return (c[0] + c[1]) + (c[2] + c[3])
+
+
+def rms_norm64(x: F32, weight: F32, eps: float) -> Any:
+    runs = x.astype(np.float64).reshape(len(x), -1, len(weight))
+    return (runs / np.sqrt((runs**2).mean(-1, keepdims=True) + eps) * weight).reshape(x.shape)
+
+
+def _erf(x: F64) -> Any:
+    from math import erf
+
+    return np.vectorize(erf, otypes=[np.float64])(x)
+
+
+ACTS: dict[str, Callable[[F64], F64]] = {
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+    "gelu": lambda x: 0.5 * x * (1 + _erf(x / np.sqrt(2))),
+    "relu": lambda x: np.maximum(x, 0),
+}
+
+
+def attention64(
+    q: F32, k: F32, v: F32, past: int, scale: float, window: int | None = None, softcap: float | None = None
+) -> F64:
+    """One sequence. q (rows, heads, dim), k and v (past + rows, kv_heads, dim) → (rows, heads * dim)."""
+    rows, heads, dim = q.shape
+    share = heads // k.shape[1]
+    out = np.zeros((rows, heads, dim))
+    for r in range(rows):
+        end = past + r + 1
+        start = 0 if window is None else max(0, end - window)
+        for h in range(heads):
+            s = k[start:end, h // share].astype(np.float64) @ q[r, h].astype(np.float64) * scale
+            if softcap is not None:
+                s = softcap * np.tanh(s / softcap)
+            p = np.exp(s - s.max())
+            out[r, h] = (p / p.sum()) @ v[start:end, h // share].astype(np.float64)
+    return out.reshape(rows, heads * dim)
