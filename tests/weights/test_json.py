@@ -43,14 +43,39 @@ def test_nothing_is_read_that_python_would_not_read(text: bytes) -> None:
 
 
 BAD = {
-    "a duplicate key": b'{"a":1,"a":1}', "a duplicate by escape": b'{"a":1,"\\u0061":1}', "NaN": b"[NaN]", "infinity": b"[Infinity]",
-    "minus infinity": b"[-Infinity]", "overflow": b"[1e999]", "a leading zero": b"[01]", "a plus": b"[+1]", "a bare point": b"[1.]",
-    "a trailing comma": b"[1,]", "no comma": b"[1 2]", "no colon": b'{"a" 1}', "no value": b'{"a":}', "a bare key": b"{a:1}",
-    "single quotes": b"{'a':1}", "a control character": b'["\n"]', "an unknown escape": b'["\\x"]', "half an escape": b'["\\u12',
-    "a lone surrogate": b'["\\udc00"]', "a reversed pair": b'["\\udc00\\ud800"]', "not UTF-8": b'["\xff"]', "an overlong NUL": b'["\xc0\x80"]',
-    "a raw surrogate": b'["\xed\xa0\x80"]', "a byte order mark": b"\xef\xbb\xbf{}", "nothing": b"", "a comment": b"[] // x",
-    "two values": b"1 2", "a NUL": b"[]\0", "an open list": b"[", "a wrong bracket": b"[}", "41 digits": b"1" * 41, "nul": b"nul",
-}  # fmt: skip
+    "a duplicate key": b'{"a":1,"a":1}',
+    "a duplicate by escape": b'{"a":1,"\\u0061":1}',
+    "NaN": b"[NaN]",
+    "infinity": b"[Infinity]",
+    "minus infinity": b"[-Infinity]",
+    "overflow": b"[1e999]",
+    "a leading zero": b"[01]",
+    "a plus": b"[+1]",
+    "a bare point": b"[1.]",
+    "a trailing comma": b"[1,]",
+    "no comma": b"[1 2]",
+    "no colon": b'{"a" 1}',
+    "no value": b'{"a":}',
+    "a bare key": b"{a:1}",
+    "single quotes": b"{'a':1}",
+    "a control character": b'["\n"]',
+    "an unknown escape": b'["\\x"]',
+    "half an escape": b'["\\u12',
+    "a lone surrogate": b'["\\udc00"]',
+    "a reversed pair": b'["\\udc00\\ud800"]',
+    "not UTF-8": b'["\xff"]',
+    "an overlong NUL": b'["\xc0\x80"]',
+    "a raw surrogate": b'["\xed\xa0\x80"]',
+    "a byte order mark": b"\xef\xbb\xbf{}",
+    "nothing": b"",
+    "a comment": b"[] // x",
+    "two values": b"1 2",
+    "a NUL": b"[]\0",
+    "an open list": b"[",
+    "a wrong bracket": b"[}",
+    "41 digits": b"1" * 41,
+    "nul": b"nul",
+}
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -417,7 +417,7 @@ def _(place: Place) -> None:
 
 
 def prepare(bundle: Bundle, folder: Path, inner: Path) -> Place:
-    """Builds a bundle below `folder` from the valid model `inner`: model/, outside/ with secrets, place of the canary."""
+    """Builds a bundle below `folder` from the valid model `inner`: model/, and outside/ with secrets."""
     place = Place(folder / "model", folder / "outside", folder / "outside" / "canary")
     place.outside.mkdir(parents=True)
     for suffix, text in {".json": (inner / "config.json").read_bytes(), ".gguf": gguf.tiny().encode(),
