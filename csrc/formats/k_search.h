@@ -13,22 +13,75 @@
 
 namespace edgewise::formats {
 
-// The nearest integer as a float, |v| < 2^22. Adding and taking off 1.5 * 2^23 rounds, and vectorises on every CPU.
-inline float nearest(float v) { return (v + 12582912.0f) - 12582912.0f; }
+// Four floats at once, spelled with the compiler's own vectors: every CPU has them, and no loop depends on what the
+// vectoriser thinks of it. The order of additions is part of the code, so the bytes are the same on every machine.
+using Lanes = float __attribute__((vector_size(16)));
+
+inline Lanes load(const float* x) {
+  Lanes v;
+  std::memcpy(&v, x, sizeof v);
+  return v;
+}
+
+inline Lanes splat(float v) { return Lanes{v, v, v, v}; }
+
+inline float total(const Lanes& even, const Lanes& odd) {
+  const Lanes sum = even + odd;
+  return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+}
+
+// The nearest integer as a float, |v| < 2^22. Adding and taking off 1.5 * 2^23 rounds.
+template <class V>
+inline V nearest(const V& v) {
+  return (v + 12582912.0f) - 12582912.0f;
+}
 
 inline float within(float v, float low, float high) {
   v = v < low ? low : v;
   return v > high ? high : v;
 }
 
-// Sums in eight lanes, so that the compiler may vectorise them without changing the order from machine to machine.
+inline Lanes within(const Lanes& v, const Lanes& low, const Lanes& high) {
+  const Lanes raised = v < low ? low : v;
+  return raised > high ? high : raised;
+}
+
+// Sums of terms over a run, term(i) giving four of them from weight i on.
 template <int kLength, class Term>
 inline float sum_of(Term term) {
-  float lane[8] = {};
+  Lanes even = {}, odd = {};
   for (int i = 0; i < kLength; i += 8) {
-    for (int j = 0; j < 8; ++j) lane[j] += term(i + j);
+    even += term(i);
+    odd += term(i + 4);
   }
-  return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+  return total(even, odd);
+}
+
+// What least squares needs of a run's integers q and weights x.
+struct Sums {
+  float q = 0.0f, qq = 0.0f, xq = 0.0f;
+};
+
+template <int kLength, class Level>
+inline Sums sums_of(const float* x, Level level) {
+  Lanes q[2] = {}, qq[2] = {}, xq[2] = {};
+  for (int i = 0; i < kLength; i += 4) {
+    const Lanes v = load(x + i), l = level(v);
+    const int side = i / 4 % 2;
+    q[side] += l;
+    qq[side] += l * l;
+    xq[side] += v * l;
+  }
+  return {total(q[0], q[1]), total(qq[0], qq[1]), total(xq[0], xq[1])};
+}
+
+// Squared error of a run whose weights become widened(level(x)).
+template <int kLength, class Level, class Widened>
+inline float error_of(const float* x, Level level, Widened widened) {
+  return sum_of<kLength>([&](int i) {
+    const Lanes v = load(x + i), e = widened(level(v)) - v;
+    return e * e;
+  });
 }
 
 inline float reciprocal(float v) {
@@ -57,26 +110,24 @@ struct AffineBlock {
       step = 0.0f;
       return;
     }
-    const float sum_x = sum_of<kLength>([x](int i) { return x[i]; });
+    const float sum_x = sum_of<kLength>([x](int i) { return load(x + i); });
+    const Lanes zero = {}, most = splat(float(kLevels));
     float best = -std::numeric_limits<float>::infinity();
     for (int t = 0; t < trials; ++t) {
       const float inverse = reciprocal((top - bottom) / (float(kLevels) - 1.0f + 0.25f * float(t)));
-      float level[kLength];
-      for (int i = 0; i < kLength; ++i) level[i] = within(nearest((x[i] - bottom) * inverse), 0.0f, float(kLevels));
-      const float sum_q = sum_of<kLength>([&](int i) { return level[i]; });
-      const float sum_qq = sum_of<kLength>([&](int i) { return level[i] * level[i]; });
-      const float sum_xq = sum_of<kLength>([&](int i) { return x[i] * level[i]; });
-      const float spread = float(kLength) * sum_qq - sum_q * sum_q;
+      const Sums sum = sums_of<kLength>(
+          x, [&](const Lanes& v) { return within(nearest((v - bottom) * inverse), zero, most); });
+      const float spread = float(kLength) * sum.qq - sum.q * sum.q;
       if (!(spread > 0.0f)) continue;
-      float s = (float(kLength) * sum_xq - sum_q * sum_x) / spread;
-      float m = (sum_q * sum_xq - sum_qq * sum_x) / spread;
+      float s = (float(kLength) * sum.xq - sum.q * sum_x) / spread;
+      float m = (sum.q * sum.xq - sum.qq * sum_x) / spread;
       if (m < 0.0f) {
         m = 0.0f;
-        s = sum_xq / sum_qq;
+        s = sum.xq / sum.qq;
       }
       if (!(s > 0.0f)) continue;
       // How much squared error the fit takes away from x: larger is better.
-      const float gain = 2.0f * (s * sum_xq - m * sum_x) - (s * s * sum_qq - 2.0f * s * m * sum_q + float(kLength) * m * m);
+      const float gain = 2.0f * (s * sum.xq - m * sum_x) - (s * s * sum.qq - 2.0f * s * m * sum.q + float(kLength) * m * m);
       if (gain > best) {
         best = gain;
         step = s;
@@ -85,18 +136,18 @@ struct AffineBlock {
     }
   }
 
-  // Rounds one run under given scales; returns the squared error.
-  static float round_run(const float* x, float step, float drop, uint8_t* out) {
+  // The squared error that rounding one run under given scales leaves.
+  static float error_under(const float* x, float step, float drop) {
     const float inverse = reciprocal(step);
-    float level[kLength];
-    for (int i = 0; i < kLength; ++i) level[i] = within(nearest((x[i] + drop) * inverse), 0.0f, float(kLevels));
-    if (out != nullptr) {
-      for (int i = 0; i < kLength; ++i) out[i] = uint8_t(level[i]);
-    }
-    return sum_of<kLength>([&](int i) {
-      const float e = step * level[i] - drop - x[i];
-      return e * e;
-    });
+    const Lanes zero = {}, most = splat(float(kLevels));
+    return error_of<kLength>(
+        x, [&](const Lanes& v) { return within(nearest((v + drop) * inverse), zero, most); },
+        [&](const Lanes& l) { return l * step - drop; });
+  }
+
+  static void round_run(const float* x, float step, float drop, uint8_t* out) {
+    const float inverse = reciprocal(step);
+    for (int i = 0; i < kLength; ++i) out[i] = uint8_t(within(nearest((x[i] + drop) * inverse), 0.0f, float(kLevels)));
   }
 
   // Step 3 for the whole block: `reach` neighbours of each scale and low.
@@ -111,7 +162,7 @@ struct AffineBlock {
       for (int s = middle - reach; s <= middle + reach; ++s) {
         for (int l = bottom - reach; l <= bottom + reach; ++l) {
           if (s < 0 || s > kSteps || l < 0 || l > kSteps) continue;
-          const float e = round_run(xs, ds * float(s), dl * float(l), nullptr);
+          const float e = error_under(xs, ds * float(s), dl * float(l));
           if (e < best) {
             best = e;
             scale[run] = uint8_t(s);
@@ -142,12 +193,19 @@ struct AffineBlock {
       const float* xs = x + run * kLength;
       const uint8_t* qs = b.q + run * kLength;
       const float s = b.scale[run], l = b.low[run];
-      const float sum_q = sum_of<kLength>([&](int i) { return float(qs[i]); });
-      qq += s * s * sum_of<kLength>([&](int i) { return float(qs[i]) * float(qs[i]); });
+      float sum_q = 0.0f, sum_qq = 0.0f, sum_x = 0.0f, sum_xq = 0.0f;
+      for (int i = 0; i < kLength; ++i) {
+        const float q = qs[i];
+        sum_q += q;
+        sum_qq += q * q;
+        sum_x += xs[i];
+        sum_xq += xs[i] * q;
+      }
+      qq += s * s * sum_qq;
       ql += s * l * sum_q;
       ll += l * l * float(kLength);
-      xq += s * sum_of<kLength>([&](int i) { return xs[i] * float(qs[i]); });
-      xl += l * sum_of<kLength>([&](int i) { return xs[i]; });
+      xq += s * sum_xq;
+      xl += l * sum_x;
     }
     const float spread = qq * ll - ql * ql;
     AffineBlock c = b;
@@ -185,31 +243,33 @@ struct SymmetricBlock {
       if (std::fabs(x[i]) > std::fabs(extreme)) extreme = x[i];
     }
     float step = extreme / -float(kHalf), best = 0.0f;
+    if (trials == 0) return step;
+    const Lanes least = splat(-float(kHalf)), most = splat(float(kHalf - 1));
     for (int t = -trials; t <= trials; ++t) {
       const float inverse = reciprocal(extreme / -(float(kHalf) + 0.1f * float(t)));
-      float level[kLength];
-      for (int i = 0; i < kLength; ++i) level[i] = within(nearest(x[i] * inverse), -float(kHalf), float(kHalf - 1));
-      const float sum_qq = sum_of<kLength>([&](int i) { return level[i] * level[i]; });
-      const float sum_xq = sum_of<kLength>([&](int i) { return x[i] * level[i]; });
-      if (trials > 0 && sum_qq > 0.0f && sum_xq * sum_xq > best * sum_qq) {
-        best = sum_xq * sum_xq / sum_qq;
-        step = sum_xq / sum_qq;
+      const Sums sum =
+          sums_of<kLength>(x, [&](const Lanes& v) { return within(nearest(v * inverse), least, most); });
+      if (sum.qq > 0.0f && sum.xq * sum.xq > best * sum.qq) {
+        best = sum.xq * sum.xq / sum.qq;
+        step = sum.xq / sum.qq;
       }
     }
     return step;
   }
 
-  static float round_run(const float* x, float step, int8_t* out) {
+  static float error_under(const float* x, float step) {
     const float inverse = reciprocal(step);
-    float level[kLength];
-    for (int i = 0; i < kLength; ++i) level[i] = within(nearest(x[i] * inverse), -float(kHalf), float(kHalf - 1));
-    if (out != nullptr) {
-      for (int i = 0; i < kLength; ++i) out[i] = int8_t(level[i]);
+    const Lanes least = splat(-float(kHalf)), most = splat(float(kHalf - 1));
+    return error_of<kLength>(
+        x, [&](const Lanes& v) { return within(nearest(v * inverse), least, most); },
+        [&](const Lanes& l) { return l * step; });
+  }
+
+  static void round_run(const float* x, float step, int8_t* out) {
+    const float inverse = reciprocal(step);
+    for (int i = 0; i < kLength; ++i) {
+      out[i] = int8_t(within(nearest(x[i] * inverse), -float(kHalf), float(kHalf - 1)));
     }
-    return sum_of<kLength>([&](int i) {
-      const float e = step * level[i] - x[i];
-      return e * e;
-    });
   }
 
   void round_all(const float* x, const float* step, int reach) {
@@ -221,7 +281,7 @@ struct SymmetricBlock {
       float best = std::numeric_limits<float>::infinity();
       for (int s = middle - reach; s <= middle + reach; ++s) {
         if (s < -kSteps || s >= kSteps) continue;
-        const float e = round_run(xs, ds * float(s), nullptr);
+        const float e = error_under(xs, ds * float(s));
         if (e < best) {
           best = e;
           scale[run] = int8_t(s);
@@ -247,8 +307,10 @@ struct SymmetricBlock {
       const float* xs = x + run * kLength;
       const int8_t* qs = b.q + run * kLength;
       const float s = b.scale[run];
-      qq += s * s * sum_of<kLength>([&](int i) { return float(qs[i]) * float(qs[i]); });
-      xq += s * sum_of<kLength>([&](int i) { return xs[i] * float(qs[i]); });
+      for (int i = 0; i < kLength; ++i) {
+        qq += s * s * float(qs[i]) * float(qs[i]);
+        xq += s * xs[i] * float(qs[i]);
+      }
     }
     if (!(qq > 0.0f)) return b;
     SymmetricBlock c = b;

@@ -93,6 +93,23 @@ def test_unknown_architecture_names_the_nearest() -> None:
         read_spec(header({"model_type": "zzzz"}))
 
 
+def test_packed_weights_are_refused_by_method() -> None:
+    with pytest.raises(Unsupported, match=r"quantization_config.*'gptq'.*GGUF"):
+        read_spec(header(tiny_config("llama", quantization_config={"quant_method": "gptq", "bits": 4})))
+
+
+def test_a_tensor_that_nothing_uses_is_refused(llama: Path, tmp_path: Path, reference: Device) -> None:
+    folder = changed(llama, tmp_path)
+    tensors = tiny_tensors("llama", tiny_config("llama"), 0)
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(8, np.float32)
+    write_safetensors(folder / "model.safetensors", tensors)
+    load_model(open_checkpoint(folder), reference)
+    tensors["model.layers.1.self_attn.sinks"] = np.ones(3, np.float32)
+    write_safetensors(folder / "model.safetensors", tensors)
+    with pytest.raises(Unsupported, match=r"'model.layers.1.self_attn.sinks'"):
+        load_model(open_checkpoint(folder), reference)
+
+
 def test_clipped_queries_are_refused() -> None:
     with pytest.raises(Unsupported, match=r"clip_qkv.*8"):
         read_spec(header(tiny_config("olmoe", clip_qkv=8.0)))
@@ -130,6 +147,7 @@ EXTRA = (
     "rope_scaling", "rope_parameters", "layer_types", "sliding_window", "use_sliding_window", "max_window_layers",
     "head_dim", "no_rope_layers", "norm_topk_prob", "mlp_only_layers", "partial_rotary_factor", "text_config",
     "original_max_position_embeddings", "attention_multiplier", "clip_qkv", "sliding_window_pattern",
+    "quantization_config",
 )  # fmt: skip
 
 

@@ -81,6 +81,8 @@ def test_usage_errors_are_one_sentence_and_exit_2(cli, arguments, words):
 def test_a_flag_is_also_a_variable_and_the_flag_wins(cli, monkeypatch):
     monkeypatch.setenv("EDGEWISE_JSON", "1")
     assert json.loads(cli("version").out)
+    monkeypatch.setenv("EDGEWISE_JSON", "enabled")
+    assert json.loads(cli("version").out)
     monkeypatch.setenv("EDGEWISE_N_GEN", "not a number")
     ran = cli("bench")
     assert ran.code == 2

@@ -74,7 +74,7 @@ def fabricate(
 ) -> Written:
     """Writes a random model of a named shape, or of the shape a Hugging Face config.json describes."""
     if (shape is None) == (config is None):
-        raise BadInput("Give either the name of a shape or --config FILE, not both." if shape else "Name a shape, or give --config FILE.")
+        raise BadInput("Name a shape or give --config FILE: one of the two.")
     settings, pre, name = _settings(shape, config)
     if layers is not None:
         settings, name = _cut(settings, layers), f"{name}-{layers}l"
@@ -84,8 +84,8 @@ def fabricate(
     target = target_of(out, to)
     order = Order(out, QUANTISERS.build("rtn"), mix, force, watch, (config,) if config else (), pure)
     with tempfile.TemporaryDirectory(prefix="edgewise-") as scratch:
-        header = Header("hf", str(settings["model_type"]), settings, (), Path(scratch), special_ids(settings["vocab_size"]), name)
-        model = imagine(header, seed)
+        ids = special_ids(settings["vocab_size"])
+        model = imagine(Header("hf", str(settings["model_type"]), settings, (), Path(scratch), ids, name), seed)
         context = model.spec.context
 
         def companions(folder: Path) -> None:

@@ -67,7 +67,7 @@ def gguf_metadata(spec: ModelSpec, name: str, mix: Mix | None) -> dict[str, Any]
 
 
 def settled(spec: ModelSpec, metadata: dict[str, Any]) -> dict[str, Any]:
-    """The metadata, completed by what reading it back shows to be missing. Raises Unsupported where that cannot help."""
+    """The metadata, completed by what reading it back shows to be missing. Raises Unsupported where nothing helps."""
     arch = metadata["general.architecture"]
     back = _read_back(metadata)
     if "attn_scale" in spec.extra and back.extra.get("attn_scale") != spec.extra["attn_scale"]:
@@ -139,10 +139,9 @@ def _rope(spec: ModelSpec) -> dict[str, Any]:
             "rope.scaling.factor": full.number("factor", full.trained / full.original),
             "rope.scaling.original_context_length": full.original,
         }
-        names = (("beta_fast", "yarn_beta_fast"), ("beta_slow", "yarn_beta_slow"), ("attention_factor", "yarn_attn_factor"))
-        for key, ours in names:
+        for key, ours in (("beta_fast", "beta_fast"), ("beta_slow", "beta_slow"), ("attention_factor", "attn_factor")):
             if full.params.get(key) is not None:
-                found[f"rope.scaling.{ours}"] = full.number(key)
+                found[f"rope.scaling.yarn_{ours}"] = full.number(key)
     elif full.kind == "longrope":
         found |= {
             "rope.scaling.type": "longrope",
@@ -161,6 +160,7 @@ def rope_tensors(spec: ModelSpec) -> dict[str, np.ndarray[Any, np.dtype[np.float
             "rope_factors_short.weight": full.factors("short_factor"),
         }
     if full is not None and full.kind == "llama3":
-        plain = full.with_params({"rope_theta": full.theta, "partial_rotary_factor": full.params.get("partial_rotary_factor", 1.0)})
+        kept = ("rope_theta", "partial_rotary_factor")
+        plain = full.with_params({key: full.params[key] for key in kept if key in full.params})
         return {"rope_freqs.weight": full.llama3(plain.rope(full.trained).inv_freq)}
     return {}

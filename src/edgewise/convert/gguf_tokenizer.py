@@ -26,7 +26,7 @@ _PREFERRED = (
 _PROBE = (
     "Hello world! It's we'RE I'Ve they'll 1 12 123 1234567 3.14  two   spaces\n\n new\r\nline \n \t tab\n"
     "naïve café e\u0301 Straße Ωmega слово 单词 三千 こんにちは カタカナ 한국어 مرحبا ไทย हिन्दी 🦙🦙 👩‍💻 "
-    "x==y&&z|| $100 100€ (a.b) [c_d] {e-f} <g> `h` ~i^ “quoted” foo.bar@baz.com CamelCaseHTTPServer ABCdef /path/to//x\n"
+    "x==y&&z|| $100 100€ (a.b) [c_d] {e-f} <g> `h` ~i^ “quoted” foo.bar@baz.com CamelCaseHTTPServer ABCdef /path//x\n"
     "²³ ½ Ⅷ ٣٤٥ _under_ ' ' 's trailing  "
 )
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
@@ -38,11 +38,12 @@ def gguf_tokenizer(header: Header, vocab: int) -> dict[str, Any]:
     tokenizer: Any = load_tokenizer(header)
     backend: tokenizers.Tokenizer = tokenizer.backend
     if tokenizer.vocab > vocab:
-        raise BadInput(f"{header.folder}: tokenizer.json has ids up to {tokenizer.vocab - 1} but the embedding {vocab} rows.")
+        most = tokenizer.vocab - 1
+        raise BadInput(f"{header.folder}: tokenizer.json has ids up to {most} but the embedding only {vocab} rows.")
     state = json.loads(backend.to_str())
     model = state["model"]
     if model["type"] != "BPE":
-        raise Unsupported(f"{header.folder}: a GGUF file cannot be given a tokenizer of kind {model['type']}; only BPE.")
+        raise Unsupported(f"{header.folder}: only BPE tokenizers go into GGUF files; this one is {model['type']}.")
     names = special_strings(tokenizer_config(header))
     ids: dict[str, int | None] = {"bos": tokenizer.bos, "eos": _main_end(tokenizer.eos, backend, names)}
     unknown = names.get("unk_token") or model.get("unk_token")
@@ -52,7 +53,7 @@ def gguf_tokenizer(header: Header, vocab: int) -> dict[str, Any]:
         ids[kind] = other
     pieces = [backend.id_to_token(i) for i in range(vocab)]
     control = {token.id for token in tokenizer.control.tokens.values()}
-    user = {token.id for token in tokenizer.added.tokens.values()}
+    user = {token.id for token in tokenizer.matched.tokens.values()}
     sentencepiece = bool(model.get("byte_fallback"))
     types = [_type(i, piece, ids, control, user, sentencepiece) for i, piece in enumerate(pieces)]
     found: dict[str, Any] = {"model": "llama" if sentencepiece else "gpt2"}

@@ -51,7 +51,7 @@ def gguf_bytes(metadata: Mapping[str, Any], tensors: Sequence[NewTensor]) -> int
 def write_gguf(
     file: BinaryIO, metadata: Mapping[str, Any], tensors: Sequence[NewTensor], progress: Progress | None = None
 ) -> None:
-    """Metadata values: bool, int (unsigned 32 bits where it fits), float (32 bits), str, numpy scalars and arrays, lists.
+    """Metadata values: bool, int (unsigned 32 bits where it fits), float (32 bits), str, numpy values, lists.
 
     Raises BadInput when a tensor's maker yields more or fewer bytes than its shape and format need.
     """
@@ -76,7 +76,7 @@ def _head(metadata: Mapping[str, Any], tensors: Sequence[NewTensor]) -> bytes:
     for tensor in tensors:
         name = tensor.name.encode()
         if len(name) > _LONGEST_NAME:
-            raise BadInput(f"Tensor name '{tensor.name}' is longer than {_LONGEST_NAME} bytes, the most GGUF readers take.")
+            raise BadInput(f"Tensor name '{tensor.name}' is longer than {_LONGEST_NAME} bytes, the most GGUF takes.")
         number = formats.find(tensor.format).ggml_type
         sizes = tensor.shape[::-1]  # GGUF lists the innermost dimension first
         parts.append(_text(tensor.name) + struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, number, offset))

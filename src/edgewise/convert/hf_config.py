@@ -40,7 +40,8 @@ def hf_config(
     """biased: the attention has biases. factors: the rope tensors of the file by canonical name. dtype: "F32", …"""
     kind = model_type(header)
     extra = spec.extra
-    ids = {key: header.config.get(f"tokenizer.ggml.{key}_token_id") for key in ("bos", "eos", "padding")}
+    keys = (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))
+    ids = {name: header.config.get(f"tokenizer.ggml.{key}_token_id") for name, key in keys}
     config: dict[str, Any] = {
         "architectures": [f"{_CLASSES.get(kind, kind.title())}ForCausalLM"],
         "model_type": kind,
@@ -55,8 +56,7 @@ def hf_config(
         "rms_norm_eps": spec.eps,
         "tie_word_embeddings": spec.tied,
         "torch_dtype": {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[dtype],
-        **{f"{name}_token_id": int(value) for name, value in (("bos", ids["bos"]), ("eos", ids["eos"])) if value is not None},
-        "pad_token_id": None if ids["padding"] is None else int(ids["padding"]),
+        **{f"{name}_token_id": None if value is None else int(value) for name, value in ids.items()},
         **_activation(kind, spec),
         **_attention(kind, spec, biased),
         **_experts(kind, spec),

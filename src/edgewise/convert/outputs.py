@@ -1,4 +1,4 @@
-"""Output that is either whole or absent: written beside its final place, synced, then renamed; removed on any failure."""
+"""Output that is whole or absent: written beside its final place, synced, then renamed; removed on any failure."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ def check_output(path: Path, nbytes: int, *, force: bool, folder: bool, inputs: 
         if not force:
             raise BadInput(f"{path} exists. Choose another output, or replace it with --force.")
         if path.is_dir() != folder:
-            raise BadInput(f"{path} is {'a folder' if path.is_dir() else 'a file'}, so it cannot be replaced by a model.")
+            raise BadInput(f"{path} is a {'folder' if path.is_dir() else 'file'}, so this output cannot replace it.")
         strangers = [p.name for p in path.iterdir() if not p.name.endswith(_OURS)] if folder else []
         if strangers:
             raise BadInput(f"{path} also holds {strangers[0]!r}, so --force will not replace the folder.")

@@ -1,6 +1,7 @@
 """From two recordings of one model to the tensors of the second dialect, each made of rows of the first."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 
@@ -59,10 +60,10 @@ def _matrix(
     if (origin < 0).any():
         raise Unsupported(f"Tensor '{stored}' would have rows that the source does not give.")
     cuts = [0, *(np.flatnonzero(np.diff(origin)) + 1).tolist(), total]
-    runs = [(tensors[names[origin[a]]], index[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
-    rows = runs[0][0]
-    if len(runs) == 1 and rows.shape == shape and np.array_equal(index, np.arange(total)):
-        return rows
+    runs = [(tensors[names[origin[a]]], index[a:b]) for a, b in pairwise(cuts)]
+    whole = runs[0][0]
+    if len(runs) == 1 and whole.shape == shape and np.array_equal(index, np.arange(total)):
+        return whole
     return GatheredRows(shape, runs)
 
 

@@ -107,7 +107,8 @@ class GatheredRows:
         low, high = int(wanted.min()), int(wanted.max()) + 1
         if high - low > 4 * len(wanted):  # far apart: halves, until each is worth one read
             middle = len(wanted) // 2
-            return np.concatenate([self._pick(rows, wanted[:middle], row_bytes), self._pick(rows, wanted[middle:], row_bytes)])
+            halves = wanted[:middle], wanted[middle:]
+            return np.concatenate([self._pick(rows, half, row_bytes) for half in halves])
         if rows.format == self.format:
             block = rows.raw(low, high - low).reshape(-1, row_bytes)
         else:

@@ -60,16 +60,18 @@ def gguf_formats(tensors: Mapping[str, Rows], order: Order, layers: int) -> tupl
     tied = "output.weight" not in tensors
     notices: list[str] = []
     if order.mix is None:
-        return {n: "F32" if len(r.shape) < 2 and r.format in DTYPES else r.format for n, r in tensors.items()}, notices
+        kept = {name: rows.format for name, rows in tensors.items()}
+        return {n: "F32" if len(tensors[n].shape) < 2 and fmt in DTYPES else fmt for n, fmt in kept.items()}, notices
     mix = Mix(order.mix.usual, file_type=order.mix.file_type) if order.pure else order.mix
     chosen = {name: choose(mix, name, rows.shape, layers=layers, tied=tied) for name, rows in tensors.items()}
     wanted = {mix.usual, mix.head, mix.better, "F32"}
     odd = {name: fmt for name, fmt in chosen.items() if fmt not in wanted}
     if odd:
         name = next(iter(odd))
+        instead = " or ".join(sorted(set(odd.values())))
         notices.append(
-            f"{len(odd)} of {len(chosen)} tensors are {' or '.join(sorted(set(odd.values())))} instead: their rows are no "
-            f"whole blocks of the format meant for them ({name} has {tensors[name].shape[-1]} columns)."
+            f"{len(odd)} of {len(chosen)} tensors are {instead} instead: their rows are no whole blocks of the format "
+            f"meant for them ({name} has {tensors[name].shape[-1]} columns)."
         )
     narrowed = {r.format for n, r in tensors.items() if r.format not in DTYPES and chosen[n] != r.format}
     if narrowed:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.base import BadInput
+from edgewise.base import BadInput, Unsupported
 from edgewise.kernels.api import Array, Device, Ints, ReadAt, Weight
 from edgewise.models.api import Model, ModelSpec, Rope
 from edgewise.models.configs import Config
@@ -19,6 +19,9 @@ from edgewise.models.names import Names
 from edgewise.models.ropes import RopeSettings, RopeTable
 from edgewise.weights.api import Checkpoint, Header, Source, TensorInfo
 from edgewise.weights.sources import SOURCES
+
+# Tensors some checkpoints carry along that say nothing the settings do not say.
+HARMLESS = ("rotary_emb.inv_freq", "rope_freqs.weight", "attn_rot_embd.weight", ".masked_bias")
 
 
 class CheckpointLoader:
@@ -30,6 +33,7 @@ class CheckpointLoader:
         self.device = device
         self.names = names
         self.dialect = names.dialect
+        self.used: set[str] = set()  # stored names asked for
         self._ropes: dict[RopeSettings, RopeTable] = {}
 
     def has(self, name: str) -> bool:
@@ -44,6 +48,7 @@ class CheckpointLoader:
                 f"{header.name} has no tensor '{self.names.usual(name)}', which a {header.architecture} model of these "
                 "settings needs. The download may be incomplete, or the settings belong to another model."
             )
+        self.used.add(stored)
         info = self.checkpoint.info(stored)
         if [n for n in info.shape if n != 1] != [n for n in shape if n != 1]:
             raise BadInput(
@@ -174,7 +179,14 @@ def examine(checkpoint: Checkpoint, context: int | None = None) -> tuple[Any, Mo
     spec = read_spec(header, context)
     spec = replace(spec, **_check(spec, checkpoint, names, Config(header, member.defaults)))
     nowhere: Any = None  # without a source no device is asked for anything
-    member(spec, CheckpointLoader(checkpoint, None, nowhere, names))
+    checker = CheckpointLoader(checkpoint, None, nowhere, names)
+    member(spec, checker)
+    for name in sorted(set(names.in_layers()) - checker.used):
+        if not name.endswith(HARMLESS):
+            raise Unsupported(
+                f"{header.name} has a tensor '{name}', for which a {header.architecture} model has no use. It must be "
+                "a variant that edgewise does not know; leaving the tensor out would give wrong text."
+            )
     return member, spec, names
 
 

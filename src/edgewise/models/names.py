@@ -7,7 +7,7 @@ shared.up, shared.down; `.bias` may follow a linear layer's.
 An architecture that departs from a table says so in its own file (`hf_names`, `gguf_names`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 # {i} is the layer, {e} the expert. A Hugging Face name may be written in several ways, tried in order.
 HF_NAMES: Mapping[str, str | tuple[str, ...]] = {
@@ -127,8 +127,13 @@ class Names:
     def usual(self, name: str) -> str:
         return (self.candidates(name) or [name])[0]
 
+    def in_layers(self) -> Iterator[str]:
+        """Stored names of everything inside the decoder's layers."""
+        start = f"{self.prefix}layers." if self.dialect == "hf" else "blk."
+        return (name for name in self.stored if name.startswith(start))
+
     def layers(self) -> int:
         """How many layers the checkpoint has tensors for: one more than the highest number seen."""
         start = f"{self.prefix}layers." if self.dialect == "hf" else "blk."
-        numbers = {name[len(start) :].split(".", 1)[0] for name in self.stored if name.startswith(start)}
+        numbers = {name[len(start) :].split(".", 1)[0] for name in self.in_layers()}
         return max((int(n) for n in numbers if n.isdecimal() and len(n) < 9), default=-1) + 1

@@ -20,6 +20,13 @@ def decoder_spec(
     `extra` gets: act (the device's name), ropes (layer type → RopeSettings), and the optional factors attn_scale,
     embed_scale, residual_scale, logit_scale, logit_softcap, attn_softcap where the settings have them.
     """
+    packed = config.get("quantization_config") if config.dialect == "hf" else None
+    if packed is not None:
+        method = packed.get("quant_method") if isinstance(packed, Mapping) else packed
+        raise Unsupported(
+            f"'quantization_config' in {config.where} says the weights are packed by {str(method)[:40]!r}, which "
+            "edgewise cannot read. Take the original weights, or a GGUF file."
+        )
     dim, heads = config.count("hidden_size"), config.count("num_attention_heads")
     layers = config.count("num_hidden_layers", most=MOST_LAYERS)
     kv_heads = config.count("num_key_value_heads", heads)

@@ -112,6 +112,10 @@ def _prepare(command: Any) -> None:
             long = [flag for flag in parameter.opts if flag.startswith("--")]
             parameter.envvar = ["EDGEWISE_" + flag[2:].upper().replace("-", "_") for flag in long] or None
             parameter.show_envvar = False
+            for name in parameter.envvar or () if parameter.is_flag else ():
+                value = os.environ.get(name, "").lower()
+                if value in ("enabled", "disabled"):  # llama.cpp's words, which click does not know
+                    os.environ[name] = str(int(value == "enabled"))
 
 
 def _watched(callback: Callable[..., Any]) -> Callable[..., Any]:

@@ -114,8 +114,9 @@ class LLM:
             for asked in requests:
                 names.append(self._start(asked, goes_on))
             collectors = [self._open[name] for name in names]
-            while not all(collector.finished for collector in collectors):
-                self._pump()
+            for collector in collectors:
+                while not collector.finished:
+                    self._pump()
         finally:
             self._drop(names)
         return [collector.result(name) for name, collector in zip(names, collectors, strict=True)]

@@ -150,6 +150,7 @@ class Collector:
         self.chunks: list[StreamChunk] = []
         before = self.prompt_token_ids[-CARRY:] if goes_on and tokenizer else []
         self._writers = [Writer(index, params, tokenizer, before) for index in range(params.n)]
+        self._left = params.n
         self._now = now
         self._start = now()
         self._first: dict[int, float] = {}  # per sample: when its first token came
@@ -157,7 +158,7 @@ class Collector:
 
     @property
     def finished(self) -> bool:
-        return all(writer.output.finish_reason for writer in self._writers)
+        return self._left == 0
 
     def take(self, event: Event) -> bool:
         """True when a stop string ended the sample, so that the engine need not go on with it."""
@@ -169,8 +170,10 @@ class Collector:
             self._first.setdefault(event.index, self._last)
         chunk = writer.take(event)
         self.chunks.append(chunk)
-        if chunk.finish_reason and self.finished:
-            chunk.metrics = self.metrics()
+        if chunk.finish_reason:
+            self._left -= 1
+            if self.finished:
+                chunk.metrics = self.metrics()
         return chunk.finish_reason is not None and event.finish_reason is None
 
     def metrics(self) -> Metrics:

@@ -96,7 +96,7 @@ class Repl:
         self._write("" if answer.text.endswith("\n") else "\n")
         if self.session.chat:
             self.history += [{"role": "user", "content": text}, {"role": "assistant", "content": answer.text}]
-        if answer.finish_reason == "length":
+        if self.session.chat and answer.finish_reason == "length":
             self._write("(the answer reached its limit; /set max_tokens raises it, /clear frees the context)\n")
         if self.verbose and answer.finish_reason != "stopped":
             from edgewise.serve.commands.run import timing

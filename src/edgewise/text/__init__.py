@@ -1,1 +1,45 @@
 """L5: words to tokens and back."""
+
+from typing import Any
+
+from edgewise.base import BadInput, Catalog, Unsupported
+from edgewise.text.api import ChatTemplate, Detokenizer, Tokenizer
+from edgewise.weights.api import Header
+
+TOKENIZERS = Catalog(
+    "tokenizer",
+    "edgewise.text",
+    {
+        "hf": ".hf:HfTokenizer",
+        "llama": ".gguf_llama:LlamaTokenizer",
+        "gpt2": ".gguf_gpt2:Gpt2Tokenizer",
+    },
+)
+
+
+def load_tokenizer(header: Header) -> Tokenizer:
+    """The tokenizer a checkpoint carries. Raises BadInput for a broken one, Unsupported for an unknown kind."""
+    kind: Any = "hf"
+    if header.dialect != "hf":
+        kind = header.config.get("tokenizer.ggml.model")
+        if kind is None:
+            raise BadInput(f"{header.name} carries no tokenizer: the key tokenizer.ggml.model is missing.")
+        if not isinstance(kind, str):
+            raise BadInput(f"tokenizer.ggml.model must be a string but is {kind!r}.")
+        if kind not in TOKENIZERS or kind == "hf":
+            raise Unsupported(
+                f"{header.name} has a tokenizer of kind '{kind}'. Known kinds in GGUF files: llama, gpt2. "
+                "Use the model's Hugging Face directory instead."
+            )
+    tokenizer: Tokenizer = TOKENIZERS.build(kind, header=header)
+    return tokenizer
+
+
+def load_template(header: Header) -> ChatTemplate | None:
+    """The chat template a checkpoint carries, or None."""
+    from edgewise.text.chat import template_of
+
+    return template_of(header)
+
+
+__all__ = ["TOKENIZERS", "ChatTemplate", "Detokenizer", "Tokenizer", "load_template", "load_tokenizer"]

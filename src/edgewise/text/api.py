@@ -19,13 +19,17 @@ class Tokenizer(Protocol):
     special: frozenset[int]
     add_bos: bool  # the model expects BOS before plain text
 
-    def encode(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]: ...
+    def encode(
+        self, text: str, *, add_special: bool = False, parse_special: bool = False, breaker: str = ""
+    ) -> list[int]: ...  # breaker: one character that is dropped and keeps the special string around it plain text
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str: ...
 
     def piece(self, token: int) -> str: ...  # the vocabulary's own string for an id
 
     def stream(self, *, skip_special: bool = True) -> Detokenizer: ...
+
+    def break_up(self, text: str, breaker: str, *, also: str = "") -> str: ...  # breaks special strings; see encode
 
 
 class ChatTemplate(Protocol):

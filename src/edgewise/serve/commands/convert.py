@@ -55,5 +55,6 @@ def report(written: Written, as_json: bool) -> None:
         print(json.dumps({**facts, "notices": written.notices}, indent=1))
         return
     total = sum(written.formats.values())
-    mix = ", ".join(f"{fmt} {100 * count / total:.1f} %" for fmt, count in written.formats.items() if count / total >= 5e-4)
+    shares = {fmt: 100 * count / total for fmt, count in written.formats.items()}
+    mix = ", ".join(f"{fmt} {share:.1f} %" for fmt, share in shares.items() if share >= 0.05)
     print(f"{written.path}: {human(written.nbytes)}, {total:,} weights ({mix})")

@@ -10,7 +10,7 @@ from typing import Any
 import edgewise
 from edgewise.base import EdgewiseError
 from edgewise.serve import machine
-from edgewise.serve.options import Json, human
+from edgewise.serve.options import Json, Threads, human
 
 # what each kernel table is after; the names are the kernel's own in /proc/cpuinfo
 FEATURES = (
@@ -19,9 +19,9 @@ FEATURES = (
 )  # fmt: skip
 
 
-def command(as_json: Json = False) -> None:
+def command(threads: Threads = None, as_json: Json = False) -> None:
     """Prints CPU features, the kernels chosen, threads and why, memory and its limits, disk, caches."""
-    facts = diagnose()
+    facts = diagnose(threads)
     if as_json:
         print(json.dumps(facts, indent=1))
         return
@@ -35,12 +35,12 @@ def command(as_json: Json = False) -> None:
         print(f"note: {note}")
 
 
-def diagnose() -> dict[str, Any]:
+def diagnose(threads: int | None = None) -> dict[str, Any]:
     from huggingface_hub import constants
 
     flags, memory = machine.cpu_flags(), machine.meminfo()
     allowed, quota = machine.cpus(), machine.cpu_quota()
-    kernels = _kernels()
+    kernels = _kernels(threads)
     cache = Path(constants.HF_HUB_CACHE)
     facts: dict[str, Any] = {
         "edgewise": {
@@ -78,20 +78,22 @@ def diagnose() -> dict[str, Any]:
     return facts
 
 
-def _kernels() -> dict[str, Any]:
+def _kernels(threads: int | None) -> dict[str, Any]:
     """The device a model would run on, and how many threads it takes and why."""
     from edgewise.kernels.devices import DEVICES
 
     try:
-        info = DEVICES.build("cpu").info
+        info = DEVICES.build("cpu", threads=threads).info
     except (EdgewiseError, ImportError) as error:
         return {"device": None, "why": f"{type(error).__name__}: {error}"}
     forced = os.environ.get("EDGEWISE_ISA")
     quota, allowed = machine.cpu_quota(), len(machine.cpus())
-    if os.environ.get("EDGEWISE_THREADS"):
-        why = "EDGEWISE_THREADS"
+    if threads is not None:
+        why = "--threads or EDGEWISE_THREADS"
     elif quota is not None and quota < allowed:
         why = f"the control group allows {quota:g} CPUs of time on {allowed}"
+    elif info.threads < allowed:
+        why = f"one for each core; the {allowed} CPUs this process may use are {info.threads} cores"
     else:
         why = f"this process may use {allowed} CPUs"
     return {

@@ -37,11 +37,11 @@ def describe(target: str, package: str) -> dict[str, str]:
         text = inspect.getdoc(importlib.import_module(name)) or ""
     except ImportError as error:
         return {"what": f"cannot be imported: {error}", "paper": "", "status": "broken"}
-    paper = re.search(r"Paper:\s*(.+?)(?:\s{3,}|\n|$)", text)
+    paper = re.search(r"Paper:\s*(.+?)(?:\s{3,}\S+\.|\n\S|$)", text, re.DOTALL)
     status = re.search(r"Status:\s*(\w+)", text)
     return {
         "what": text.partition("\n")[0],
-        "paper": paper.group(1).strip() if paper else "",
+        "paper": " ".join(paper.group(1).split()) if paper else "",
         "status": status.group(1) if status else "",
     }
 
@@ -67,4 +67,5 @@ def command(
         if row["slot"] != slot:
             slot = row["slot"]
             print(f"{slot}")
-        print(f"  {row['name']:<16} {row['status']:<8} {row['what']}" + (f" [{row['paper']}]" if row["paper"] else ""))
+        paper = "" if row["paper"].startswith("none") or not row["paper"] else f" [{row['paper']}]"
+        print(f"  {row['name']:<14} {row['status']:<8} {row['what']}{paper}")

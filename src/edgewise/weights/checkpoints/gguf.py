@@ -4,7 +4,7 @@ Paper:  none (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md)
 Exact.
 Needs:  nothing
 Cost:   the header is read once; no tensor is
-Status: stable
+Status: kept
 """
 
 import os

@@ -4,7 +4,7 @@ Paper:  none (fault injection as SQLite's test suite does it).
 Exact.
 Needs:  nothing
 Cost:   as the plain file
-Status: for tests
+Status: kept, for tests
 """
 
 import errno

@@ -4,7 +4,7 @@ Paper:  none.
 Exact.
 Needs:  nothing
 Cost:   one system call and one copy from the page cache a read
-Status: stable
+Status: kept
 """
 
 import os
