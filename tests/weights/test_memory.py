@@ -1,5 +1,6 @@
 """Files that are cheap to store and dear to hold: opening takes at most the file's size and 64 MB (rows R01, R02)."""
 
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,10 @@ from edgewise.testing.mutate.loading import use
 
 from .conftest import safetensors_bytes, write_hf
 
-pytestmark = pytest.mark.native
+pytestmark = [
+    pytest.mark.native,
+    pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="a sanitizer takes memory of its own"),
+]
 
 
 def extra(body: bytes) -> bytes:

@@ -15,11 +15,12 @@ from edgewise.testing.mutate.__main__ import mutate
 from edgewise.testing.mutate.truncate import truncations
 
 pytestmark = pytest.mark.native
+RSS = "libasan" not in os.environ.get("LD_PRELOAD", "")  # a sanitizer takes memory of its own
 
 
 @pytest.mark.parametrize(("kind", "n"), [("gguf", 400), ("st", 400), ("config", 250), ("tokenizer", 100)])
 def test_no_mutant_kills_hangs_bloats_or_leaves_a_traceback(kind: str, n: int) -> None:
-    answer = mutate(kind, n, seed=7)
+    answer = mutate(kind, n, seed=7, rss=RSS)
     assert answer["fail"] == 0, answer["failures"]
     outcomes = answer["outcomes"]
     assert isinstance(outcomes, dict)
@@ -27,13 +28,13 @@ def test_no_mutant_kills_hangs_bloats_or_leaves_a_traceback(kind: str, n: int) -
 
 
 def test_no_cut_file_opens() -> None:
-    answer = truncations(20, "open", every=7)
+    answer = truncations(20, "open", every=7, rss=RSS)
     assert answer["fail"] == 0, answer["failures"]
 
 
 def test_no_hostile_bundle_gets_through() -> None:
     assert len(BUNDLES) >= 40
-    answer = hostile(BUNDLES)
+    answer = hostile(BUNDLES, rss=RSS)
     assert answer["fail"] == 0, answer["failures"]
 
 
