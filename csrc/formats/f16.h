@@ -1,6 +1,6 @@
 // F16: IEEE half precision.
 #pragma once
-#include "formats/half.h"
+#include "base/half.h"
 
 namespace edgewise::formats::f16 {
 
@@ -10,7 +10,7 @@ struct Block {
 static_assert(sizeof(Block) == 2);
 constexpr int kWeights = 1;
 
-inline void widen(const Block& b, float* y) { *y = f16_to_f32(b.bits); }
-inline void narrow(const float* x, Block& b) { b.bits = f32_to_f16(*x); }
+inline void widen(const Block& b, float* y) { *y = f16_to_float(b.bits); }
+inline void narrow(const float* x, Block& b) { b.bits = float_to_f16(*x); }
 
 }  // namespace edgewise::formats::f16

@@ -1,6 +1,6 @@
 // IQ4_NL: 32 weights, x = d * level[q], sixteen levels that are denser near zero.
 #pragma once
-#include "formats/half.h"
+#include "base/half.h"
 
 namespace edgewise::formats::iq4_nl {
 
@@ -15,7 +15,7 @@ constexpr int kWeights = 32;
 constexpr int8_t kLevels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
 inline void widen(const Block& b, float* y) {
-  const float d = f16_to_f32(b.d);
+  const float d = f16_to_float(b.d);
   for (int i = 0; i < 16; ++i) {
     y[i] = d * float(kLevels[b.qs[i] & 15]);
     y[16 + i] = d * float(kLevels[b.qs[i] >> 4]);

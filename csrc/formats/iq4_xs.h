@@ -14,7 +14,7 @@ static_assert(sizeof(Block) == 136);
 constexpr int kWeights = 256;
 
 inline void widen(const Block& b, float* y) {
-  const float d = f16_to_f32(b.d);
+  const float d = f16_to_float(b.d);
   for (int run = 0; run < 8; ++run) {
     const int scale = (b.scales_l[run / 2] >> (run % 2 * 4) & 15) | (b.scales_h >> (2 * run) & 3) << 4;
     const float s = d * float(scale - 32);

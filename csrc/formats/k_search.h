@@ -7,9 +7,11 @@
 #pragma once
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 
-#include "formats/half.h"
+#include "base/half.h"
+#include "formats/reciprocal.h"
 
 namespace edgewise::formats {
 
@@ -84,11 +86,6 @@ inline float error_of(const float* x, Level level, Widened widened) {
   });
 }
 
-inline float reciprocal(float v) {
-  const float r = 1.0f / v;
-  return v == 0.0f || !std::isfinite(r) ? 0.0f : r;
-}
-
 // x ≈ d * scale[run] * q - dmin * low[run], q in 0..kLevels, scale and low in 0..kSteps.
 template <int kRuns, int kLength, int kLevels, int kSteps>
 struct AffineBlock {
@@ -152,7 +149,7 @@ struct AffineBlock {
 
   // Step 3 for the whole block: `reach` neighbours of each scale and low.
   void round_all(const float* x, const float* step, const float* drop, int reach) {
-    const float ds = f16_to_f32(d), dl = f16_to_f32(dmin);
+    const float ds = f16_to_float(d), dl = f16_to_float(dmin);
     error = 0.0f;
     for (int run = 0; run < kRuns; ++run) {
       const float* xs = x + run * kLength;
@@ -183,8 +180,8 @@ struct AffineBlock {
       most_step = step[run] > most_step ? step[run] : most_step;
       most_drop = drop[run] > most_drop ? drop[run] : most_drop;
     }
-    b.d = f32_to_f16(most_step / kSteps);
-    b.dmin = f32_to_f16(most_drop / kSteps);
+    b.d = float_to_f16(most_step / kSteps);
+    b.dmin = float_to_f16(most_drop / kSteps);
     b.round_all(x, step, drop, reach);
     if (reach == 0) return b;
     // The two scales that fit the integers best: two equations in d and dmin.
@@ -212,10 +209,10 @@ struct AffineBlock {
     if (spread > 0.0f) {
       const float d_fit = (xq * ll - xl * ql) / spread, dmin_fit = (xq * ql - xl * qq) / spread;
       if (!(d_fit > 0.0f) || !(dmin_fit >= 0.0f)) return b;
-      c.d = f32_to_f16(d_fit);
-      c.dmin = f32_to_f16(dmin_fit);
+      c.d = float_to_f16(d_fit);
+      c.dmin = float_to_f16(dmin_fit);
     } else if (qq > 0.0f && ll == 0.0f) {
-      c.d = f32_to_f16(xq / qq);
+      c.d = float_to_f16(xq / qq);
     } else {
       return b;
     }
@@ -273,7 +270,7 @@ struct SymmetricBlock {
   }
 
   void round_all(const float* x, const float* step, int reach) {
-    const float ds = f16_to_f32(d);
+    const float ds = f16_to_float(d);
     error = 0.0f;
     for (int run = 0; run < kRuns; ++run) {
       const float* xs = x + run * kLength;
@@ -299,7 +296,7 @@ struct SymmetricBlock {
       step[run] = fit_run(x + run * kLength, trials);
       if (std::fabs(step[run]) > std::fabs(extreme)) extreme = step[run];
     }
-    b.d = f32_to_f16(extreme / -float(kSteps));
+    b.d = float_to_f16(extreme / -float(kSteps));
     b.round_all(x, step, reach);
     if (reach == 0) return b;
     float qq = 0.0f, xq = 0.0f;
@@ -314,7 +311,7 @@ struct SymmetricBlock {
     }
     if (!(qq > 0.0f)) return b;
     SymmetricBlock c = b;
-    c.d = f32_to_f16(xq / qq);
+    c.d = float_to_f16(xq / qq);
     c.round_all(x, step, reach);
     return c.error < b.error ? c : b;
   }

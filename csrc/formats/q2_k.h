@@ -1,6 +1,6 @@
 // Q2_K: 256 weights in 16 runs of 16, x = d * scale * q - dmin * min; q in 0..3, scale and min four bits each.
 #pragma once
-#include "formats/half.h"
+#include "base/half.h"
 #include "formats/k_search.h"
 
 namespace edgewise::formats::q2_k {
@@ -14,7 +14,7 @@ static_assert(sizeof(Block) == 84);
 constexpr int kWeights = 256;
 
 inline void widen(const Block& b, float* y) {
-  const float d = f16_to_f32(b.d), dmin = f16_to_f32(b.dmin);
+  const float d = f16_to_float(b.d), dmin = f16_to_float(b.dmin);
   for (int run = 0; run < 16; ++run) {
     const float scale = d * float(b.scales[run] & 15), low = dmin * float(b.scales[run] >> 4);
     const uint8_t* qs = b.qs + run / 8 * 32 + run % 2 * 16;

@@ -1,6 +1,6 @@
 // Q3_K: 256 weights in 16 runs of 16, x = d * (scale - 32) * (q - 4); q in 0..7 (its third bit in hmask), scale six bits.
 #pragma once
-#include "formats/half.h"
+#include "base/half.h"
 #include "formats/k_search.h"
 
 namespace edgewise::formats::q3_k {
@@ -20,7 +20,7 @@ inline int scale_of(const Block& b, int run) {
 }
 
 inline void widen(const Block& b, float* y) {
-  const float d = f16_to_f32(b.d);
+  const float d = f16_to_float(b.d);
   for (int run = 0; run < 16; ++run) {
     const float scale = d * float(scale_of(b, run));
     const uint8_t* qs = b.qs + run / 8 * 32 + run % 2 * 16;

@@ -2,7 +2,8 @@
 #pragma once
 #include <cmath>
 
-#include "formats/half.h"
+#include "base/half.h"
+#include "formats/reciprocal.h"
 
 namespace edgewise::formats::q4_0 {
 
@@ -14,7 +15,7 @@ static_assert(sizeof(Block) == 18);
 constexpr int kWeights = 32;
 
 inline void widen(const Block& b, float* y) {
-  const float d = f16_to_f32(b.d);
+  const float d = f16_to_float(b.d);
   for (int i = 0; i < 16; ++i) {
     y[i] = d * float(int(b.qs[i] & 15) - 8);
     y[16 + i] = d * float(int(b.qs[i] >> 4) - 8);
@@ -28,8 +29,8 @@ inline void narrow(const float* x, Block& b) {
     if (std::fabs(x[i]) > std::fabs(extreme)) extreme = x[i];
   }
   const float d = extreme / -8.0f;
-  const float inverse = d == 0.0f ? 0.0f : 1.0f / d;
-  b.d = f32_to_f16(d);
+  const float inverse = reciprocal(d);
+  b.d = float_to_f16(d);
   const auto level = [inverse](float v) {
     const int q = int(v * inverse + 8.5f);
     return uint8_t(q > 15 ? 15 : q);

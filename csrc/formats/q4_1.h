@@ -1,6 +1,7 @@
 // Q4_1: 32 weights, x = d * q + m with q in 0..15. Weight i is the low nibble of byte i, weight 16 + i the high one.
 #pragma once
-#include "formats/half.h"
+#include "base/half.h"
+#include "formats/reciprocal.h"
 
 namespace edgewise::formats::q4_1 {
 
@@ -12,7 +13,7 @@ static_assert(sizeof(Block) == 20);
 constexpr int kWeights = 32;
 
 inline void widen(const Block& b, float* y) {
-  const float d = f16_to_f32(b.d), m = f16_to_f32(b.m);
+  const float d = f16_to_float(b.d), m = f16_to_float(b.m);
   for (int i = 0; i < 16; ++i) {
     y[i] = d * float(b.qs[i] & 15) + m;
     y[16 + i] = d * float(b.qs[i] >> 4) + m;
@@ -26,9 +27,9 @@ inline void narrow(const float* x, Block& b) {
     high = x[i] > high ? x[i] : high;
   }
   const float d = (high - low) / 15.0f;
-  const float inverse = d == 0.0f ? 0.0f : 1.0f / d;
-  b.d = f32_to_f16(d);
-  b.m = f32_to_f16(low);
+  const float inverse = reciprocal(d);
+  b.d = float_to_f16(d);
+  b.m = float_to_f16(low);
   const auto level = [inverse, low](float v) {
     const int q = int((v - low) * inverse + 0.5f);
     return uint8_t(q > 15 ? 15 : q);

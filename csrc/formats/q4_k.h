@@ -1,6 +1,6 @@
 // Q4_K: 256 weights in 8 runs of 32, x = d * scale * q - dmin * min; q in 0..15, scale and min six bits each.
 #pragma once
-#include "formats/half.h"
+#include "base/half.h"
 #include "formats/k_scales.h"
 #include "formats/k_search.h"
 
@@ -15,7 +15,7 @@ static_assert(sizeof(Block) == 144);
 constexpr int kWeights = 256;
 
 inline void widen(const Block& b, float* y) {
-  const float d = f16_to_f32(b.d), dmin = f16_to_f32(b.dmin);
+  const float d = f16_to_float(b.d), dmin = f16_to_float(b.dmin);
   uint8_t scale[8], low[8];
   unpack_k_scales(b.scales, scale, low);
   for (int run = 0; run < 8; ++run) {

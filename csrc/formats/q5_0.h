@@ -1,8 +1,10 @@
 // Q5_0: 32 weights, x = d * (q - 16) with q in 0..31. Low four bits as in Q4_0, the fifth bit of weight i is bit i of qh.
 #pragma once
 #include <cmath>
+#include <cstring>
 
-#include "formats/half.h"
+#include "base/half.h"
+#include "formats/reciprocal.h"
 
 namespace edgewise::formats::q5_0 {
 
@@ -15,7 +17,7 @@ static_assert(sizeof(Block) == 22);
 constexpr int kWeights = 32;
 
 inline void widen(const Block& b, float* y) {
-  const float d = f16_to_f32(b.d);
+  const float d = f16_to_float(b.d);
   uint32_t high;
   std::memcpy(&high, b.qh, 4);
   for (int i = 0; i < 16; ++i) {
@@ -31,8 +33,8 @@ inline void narrow(const float* x, Block& b) {
     if (std::fabs(x[i]) > std::fabs(extreme)) extreme = x[i];
   }
   const float d = extreme / -16.0f;
-  const float inverse = d == 0.0f ? 0.0f : 1.0f / d;
-  b.d = f32_to_f16(d);
+  const float inverse = reciprocal(d);
+  b.d = float_to_f16(d);
   const auto level = [inverse](float v) {
     const int q = int(v * inverse + 16.5f);
     return uint32_t(q > 31 ? 31 : q);

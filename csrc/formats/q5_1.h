@@ -1,6 +1,9 @@
 // Q5_1: 32 weights, x = d * q + m with q in 0..31. Low four bits as in Q4_1, the fifth bit of weight i is bit i of qh.
 #pragma once
-#include "formats/half.h"
+#include <cstring>
+
+#include "base/half.h"
+#include "formats/reciprocal.h"
 
 namespace edgewise::formats::q5_1 {
 
@@ -13,7 +16,7 @@ static_assert(sizeof(Block) == 24);
 constexpr int kWeights = 32;
 
 inline void widen(const Block& b, float* y) {
-  const float d = f16_to_f32(b.d), m = f16_to_f32(b.m);
+  const float d = f16_to_float(b.d), m = f16_to_float(b.m);
   uint32_t high;
   std::memcpy(&high, b.qh, 4);
   for (int i = 0; i < 16; ++i) {
@@ -29,9 +32,9 @@ inline void narrow(const float* x, Block& b) {
     top = x[i] > top ? x[i] : top;
   }
   const float d = (top - low) / 31.0f;
-  const float inverse = d == 0.0f ? 0.0f : 1.0f / d;
-  b.d = f32_to_f16(d);
-  b.m = f32_to_f16(low);
+  const float inverse = reciprocal(d);
+  b.d = float_to_f16(d);
+  b.m = float_to_f16(low);
   const auto level = [inverse, low](float v) {
     const int q = int((v - low) * inverse + 0.5f);
     return uint32_t(q > 31 ? 31 : q);

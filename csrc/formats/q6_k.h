@@ -1,6 +1,6 @@
 // Q6_K: 256 weights in 16 runs of 16, x = d * scale * (q - 32); q in 0..63, scale a signed byte.
 #pragma once
-#include "formats/half.h"
+#include "base/half.h"
 #include "formats/k_search.h"
 
 namespace edgewise::formats::q6_k {
@@ -15,7 +15,7 @@ static_assert(sizeof(Block) == 210);
 constexpr int kWeights = 256;
 
 inline void widen(const Block& b, float* y) {
-  const float d = f16_to_f32(b.d);
+  const float d = f16_to_float(b.d);
   for (int run = 0; run < 16; ++run) {
     const float s = d * float(b.scales[run]);
     const int half = run / 8, within = run % 8;

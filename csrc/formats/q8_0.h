@@ -2,7 +2,8 @@
 #pragma once
 #include <cmath>
 
-#include "formats/half.h"
+#include "base/half.h"
+#include "formats/reciprocal.h"
 
 namespace edgewise::formats::q8_0 {
 
@@ -14,7 +15,7 @@ static_assert(sizeof(Block) == 34);
 constexpr int kWeights = 32;
 
 inline void widen(const Block& b, float* y) {
-  const float d = f16_to_f32(b.d);
+  const float d = f16_to_float(b.d);
   for (int i = 0; i < 32; ++i) y[i] = float(b.qs[i]) * d;
 }
 
@@ -25,8 +26,8 @@ inline void narrow(const float* x, Block& b) {
     size = a > size ? a : size;
   }
   const float d = size / 127.0f;
-  const float inverse = d == 0.0f ? 0.0f : 1.0f / d;
-  b.d = f32_to_f16(d);
+  const float inverse = reciprocal(d);
+  b.d = float_to_f16(d);
   for (int i = 0; i < 32; ++i) {  // round half away from zero
     const float v = x[i] * inverse, a = std::fabs(v);
     const int whole = int(a);

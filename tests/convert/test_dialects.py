@@ -9,7 +9,7 @@ from edgewise.convert.gguf_metadata import gguf_metadata, settled
 from edgewise.kernels import formats
 from edgewise.models import read_spec
 from edgewise.serve.llm import LLM
-from edgewise.testing.tiny import ARCHITECTURES, tiny_model
+from edgewise.testing.tiny import ARCHITECTURES, tiny_model, write_safetensors
 from edgewise.weights import open_checkpoint
 from edgewise.weights.sources import SOURCES
 
@@ -66,6 +66,25 @@ def check_round_trip(folder, tmp_path, exact=True):
 def test_every_architecture_survives_the_round_trip(architecture, tmp_path):
     folder = tiny_model(architecture, tmp_path / "hf")
     check_round_trip(folder, tmp_path, exact=not architecture.startswith("gemma"))
+
+
+def test_experts_fused_by_newer_versions_are_taken_apart(tmp_path):
+    """gate and up of all experts as one parameter: (experts, 2 * ffn, dim)."""
+    single = tiny_model("qwen3_moe", tmp_path / "single")
+    held = tensors(single)
+    fused = {name: values for name, values in held.items() if ".experts." not in name}
+    for layer in range(2):
+        at = f"model.layers.{layer}.mlp.experts."
+        parts = {p: np.stack([held[f"{at}{e}.{p}_proj.weight"] for e in range(5)]) for p in ("gate", "up", "down")}
+        fused[f"{at}gate_up_proj"] = np.concatenate([parts["gate"], parts["up"]], axis=1)
+        fused[f"{at}down_proj"] = parts["down"]
+    folder = tiny_model("qwen3_moe", tmp_path / "fused")
+    write_safetensors(folder / "model.safetensors", fused)
+    convert(single, tmp_path / "single.gguf")
+    convert(folder, tmp_path / "fused.gguf")
+    ours, theirs = tensors(tmp_path / "fused.gguf"), tensors(tmp_path / "single.gguf")
+    for name, values in theirs.items():
+        np.testing.assert_array_equal(ours[name], values)
 
 
 @pytest.mark.parametrize("kind", sorted(ROPES))
@@ -217,3 +236,19 @@ def test_the_sample_model(stories, tmp_path):
     rows = [llm.logits(ids[0]) for llm in llms]
     np.testing.assert_array_equal(rows[0], rows[2])
     np.testing.assert_array_equal(rows[1], rows[2])
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("architecture", ["llama", "gemma2", "qwen2_moe"])
+def test_transformers_reads_the_directory_we_write(architecture, tmp_path):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    folder = tiny_model(architecture, tmp_path / "hf")
+    convert(folder, tmp_path / "m.gguf")
+    convert(tmp_path / "m.gguf", tmp_path / "back", to="safetensors")
+    ids = torch.tensor([np.random.default_rng(0).integers(3, 259, 40).tolist()])
+    rows = []
+    for path in (folder, tmp_path / "back"):
+        model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        with torch.no_grad():
+            rows.append(model(ids).logits.numpy())
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-5)

@@ -15,7 +15,8 @@ needs_linter = pytest.mark.skipif(find_spec("importlinter") is None, reason="imp
 def test_the_house_has_floors():
     script = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     done = subprocess.run(
-        [sys.executable, "-c", script, "--no-cache", "--no-logo"], cwd=ROOT, capture_output=True, text=True, check=False,
+        [sys.executable, "-c", script, "--no-cache", "--no-logo"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
         env={"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

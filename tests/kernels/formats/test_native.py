@@ -111,6 +111,13 @@ def test_f16_rounds_every_boundary_to_even():
     assert np.isnan(encode("F16", np.float32([np.nan])).view(np.float16))[0]
 
 
+@pytest.mark.parametrize("name", [name for name in TABLE if TABLE[name][4]])
+def test_weights_too_small_for_a_step_become_finite_numbers(name):
+    for size in (1e-38, 1e-40, 1e-45):
+        x = np.linspace(-size, size, 256).astype(np.float32)
+        assert np.isfinite(decode(name, encode(name, x))).all()
+
+
 def test_threads_change_nothing():
     x = np.random.default_rng(3).standard_normal(256 * 4000).astype(np.float32)
     for name, row in TABLE.items():
