@@ -1,6 +1,7 @@
 """What every checkpoint format must do. Subclass in a test file and implement `make`."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ class CheckpointContract:
         for extent in extents:
             assert extent.offset + extent.nbytes <= files[extent.file].stat().st_size
         ends = sorted((e.file, e.offset, e.offset + e.nbytes) for e in extents)
-        for (file, _, end), (next_file, start, _) in zip(ends, ends[1:], strict=False):
+        for (file, _, end), (next_file, start, _) in pairwise(ends):
             assert file != next_file or end <= start
 
     def test_the_header_says_what_it_is(self, tmp_path: Path) -> None:

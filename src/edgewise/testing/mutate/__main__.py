@@ -52,7 +52,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stages", default="all", help="all, or some of open,read,text,template,model")
     parser.add_argument("--only", type=int, help="run this case alone")
-    parser.add_argument("--keep", type=Path, help="with --only: put the case's files there, and do not run it; with corpus: the folder")
+    parser.add_argument("--keep", type=Path, help="with --only or corpus: put the files there and run nothing")
     parser.add_argument("--no-rss", action="store_true", help="do not measure memory (sanitizers use a lot of it)")
     given = parser.parse_args()
     if given.kind == "corpus":

@@ -101,7 +101,7 @@ class Cases:
 
 
 def corpus(folder: Path) -> None:
-    """Seeds for the fuzz targets of csrc/fuzz, a folder for each: small, because a fuzzer's luck thins out with size."""
+    """Seeds for the fuzz targets of csrc/fuzz, a folder for each: small, because luck thins out with size."""
     for name in ("gguf", "safetensors", "json"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for kind in ("llama", "gpt2"):

@@ -52,7 +52,7 @@ def _change(tree: Any, rng: random.Random) -> Any:
         case 1 if isinstance(old, (int, float)) and not isinstance(old, bool):
             holder[path[-1]] = rng.choice([-1, 0, 1, old + 1, old - 1, old * 2, 2**31, 2**63, 1e30, -old])
         case 2 if isinstance(old, (list, dict, str)):
-            half = {} if isinstance(old, dict) else old[: len(old) // 2]
+            half: Any = {} if isinstance(old, dict) else old[: len(old) // 2]
             holder[path[-1]] = rng.choice([type(old)(), [old], old, half])
         case 3:
             other = rng.choice(places)
