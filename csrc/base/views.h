@@ -8,13 +8,17 @@
 namespace edgewise {
 
 constexpr int kLanes = 16;     // output rows in a row block; float lanes of every reduction
+constexpr int kPanel = 2;      // row blocks of a quantised weight that lie interleaved
 constexpr int kGroup = 32;     // weights that share one activation scale
 constexpr int kColumns = 8;    // columns in a tile of quantised activations
 constexpr int kSideRows = 6;   // rows of the side record, see QuantView
 
 enum class Kind : uint8_t { F32, F16, BF16, Q4_0, Q8_0, Q4_K, Q6_K, Count };
 
-// A weight (rows, cols) packed in blocks of 16 output rows; each block is one sequential stream of block_bytes.
+// A weight (rows, cols) packed in blocks of 16 output rows. F32, F16, BF16: one block after the other, [k][16 rows].
+// Quantised: panels of two blocks (the last one may be alone), interleaved vector by vector, so that a kernel that works
+// on both reads one strictly sequential stream; interleaving anything coarser costs half of the memory's speed. A panel
+// is a row of units (64 or 256 columns): the heads of its blocks, then vector 0 of each block, vector 1 of each, ...
 struct WeightView {
   const uint8_t* data;
   int64_t block_bytes;

@@ -17,7 +17,7 @@ void Device::pack(Weight& w, int64_t first_block, const std::vector<const uint8_
     for (int64_t b = begin; b < end; ++b) {
       const uint8_t* chosen[kLanes];
       for (int r = 0; r < kLanes; ++r) chosen[r] = b * kLanes + r < n ? rows[size_t(b * kLanes + r)] : nullptr;
-      pack_block(w.view.kind, chosen, w.view.cols, w.region.data() + (first_block + b) * w.view.block_bytes);
+      pack_block(w.view, first_block + b, chosen, w.region.data());
     }
   });
   w.packed_blocks += blocks;
@@ -48,8 +48,8 @@ bool Device::linear(const float* x, int64_t n, const Weight& w, const float* bia
   const bool early = quantised && n * depth <= (1 << 14);  // cheaper to do here than to meet at a barrier for
   if (early)
     for (int64_t c = 0; c < n; ++c) k.quantise(x + c * depth, args.q, c, 0, args.q.groups);
-  const int64_t chunk = std::max<int64_t>(1, std::min<int64_t>(blocks / (4 * team.threads()) + 1,
-                                                               (256 << 10) / std::max<int64_t>(1, w.view.block_bytes) + 1));
+  const int64_t share = blocks / (4 * team.threads()) + 1, cache = (256 << 10) / w.view.block_bytes + 1;
+  const int64_t chunk = (std::min(share, cache) + kPanel - 1) / kPanel * kPanel;
   team.run([&](Worker& me) {
     int64_t begin, end;
     if (quantised && !early) {

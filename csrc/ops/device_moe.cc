@@ -82,16 +82,17 @@ bool Device::moe(const float* x, int64_t rows, const int32_t* ids, const float* 
   for (size_t i = 0; i < busy.size(); ++i)
     for (int64_t p = busy[i].first; p < busy[i].first + busy[i].count; ++p) owner[size_t(p)] = int32_t(i);
 
-  const int64_t ffn_blocks = (ffn + kLanes - 1) / kLanes, dim_blocks = (dim + kLanes - 1) / kLanes;
+  constexpr int64_t kRows = kPanel * kLanes;
+  const int64_t ffn_panels = (ffn + kRows - 1) / kRows, dim_panels = (dim + kRows - 1) / kRows;
   const auto chunk_of = [&](int64_t items) { return std::max<int64_t>(1, items / (8 * team.threads())); };
   const int64_t busy_count = int64_t(busy.size());
 
-  // Calls f(expert index, first block, last block) for the items [begin, end) of busy experts x blocks.
-  const auto each = [&](int64_t begin, int64_t end, int64_t blocks, auto&& f) {
+  // Calls f(expert, first row block, last row block) for the items [begin, end) of busy experts x panels.
+  const auto each = [&](int64_t begin, int64_t end, int64_t panels, int64_t rows_of, auto&& f) {
     while (begin < end) {
-      const int64_t i = begin / blocks, b = begin % blocks, stop = std::min(blocks, b + end - begin);
-      f(busy[size_t(i)], b, stop);
-      begin += stop - b;
+      const int64_t i = begin / panels, p = begin % panels, stop = std::min(panels, p + end - begin);
+      f(busy[size_t(i)], p * kPanel, std::min((rows_of + kLanes - 1) / kLanes, stop * kPanel));
+      begin += stop - p;
     }
   };
 
@@ -105,9 +106,9 @@ bool Device::moe(const float* x, int64_t rows, const int32_t* ids, const float* 
         if (in_float) std::memcpy(xf.as<float>() + p * dim, row, size_t(dim) * 4);
       }
     me.barrier();
-    const int64_t inner = busy_count * ffn_blocks;
+    const int64_t inner = busy_count * ffn_panels;
     while (me.next(1, inner, chunk_of(inner), &begin, &end))
-      each(begin, end, ffn_blocks, [&](const Busy& b, int64_t b0, int64_t b1) {
+      each(begin, end, ffn_panels, ffn, [&](const Busy& b, int64_t b0, int64_t b1) {
         const QuantView q = in_quant ? view_of(xq, b, dim) : QuantView{};
         for (int half = 0; half < 2; ++half) {
           const Weight& w = *(half ? up : gate).members[size_t(b.expert)];
@@ -129,9 +130,9 @@ bool Device::moe(const float* x, int64_t rows, const int32_t* ids, const float* 
         }
       me.barrier();
     }
-    const int64_t outer = busy_count * dim_blocks;
+    const int64_t outer = busy_count * dim_panels;
     while (me.next(3, outer, chunk_of(outer), &begin, &end))
-      each(begin, end, dim_blocks, [&](const Busy& b, int64_t b0, int64_t b1) {
+      each(begin, end, dim_panels, dim, [&](const Busy& b, int64_t b0, int64_t b1) {
         const Weight& w = *down.members[size_t(b.expert)];
         const QuantView q = mid_quant ? view_of(hq, b, ffn) : QuantView{};
         k.matmul[int(w.view.kind)]({w.view, gates.as<float>() + b.first * ffn, q, b.count,

@@ -6,133 +6,191 @@
 namespace edgewise::EDGEWISE_NS {
 namespace {
 
-constexpr int kTileColumns = kWideRegisters ? kColumns : 2;  // columns whose sums fit into registers
-
 EW_INLINE float as_float(int32_t bits) { return bits_to_float(uint32_t(bits)); }
 
-// Two groups of 16 rows: 2 x 16 half scales, then 2 x 256 bytes; vector v of a group holds for every row the quads
-// (4 consecutive weights) v in the low and v + 4 in the high nibbles.
+// A unit is what one block holds of kUnitGroups groups: kHead bytes, then vectors of 64 bytes (4 for each of 16 rows).
+// The unit functions work on R blocks of a panel of W, starting with block `at`; vector i of block r lies here:
+template <class Format, int W>
+EW_INLINE const uint8_t* vector_of(const uint8_t* w, int i, int r) {
+  return w + Format::kHead * W + (i * W + r) * 64;
+}
+
+// Two groups: 2 x 16 half scales; then vector v of 4 of a group holds for every row the quads (4 consecutive weights)
+// v in the low and v + 4 in the high nibbles.
 struct Q4_0 {
-  static constexpr int kUnitGroups = 2, kUnitBytes = 576;
+  static constexpr int kUnitGroups = 2, kUnitBytes = 576, kHead = 64;
 
-  template <int C>
-  EW_INLINE void unit(const uint8_t* w, int groups, const int8_t* x, const int32_t* side, int width, V* acc) {
+  template <int R, int C, int W>
+  EW_INLINE void unit(const uint8_t* w, int at, int groups, const int8_t* x, const int32_t* side, int width, V (*acc)[C]) {
     for (int g = 0; g < groups; ++g) {
-      const V dw = vload_f16((const uint16_t*)w + g * kLanes);
-      const uint8_t* quads = w + 64 + g * 256;
-      I s[C];
-      for (int c = 0; c < C; ++c) s[c] = iset(side[width + c]);
+      I s[R][C];
+      for (int r = 0; r < R; ++r)
+        for (int c = 0; c < C; ++c) s[r][c] = iset(side[width + c]);
       for (int v = 0; v < 4; ++v) {
-        const B both = bload(quads + 64 * v), low = band(both, 15), high = bshr<4>(both, 15);
-        for (int c = 0; c < C; ++c) s[c] = idot7(s[c], low, x + c * kGroup + 4 * v);
-        for (int c = 0; c < C; ++c) s[c] = idot7(s[c], high, x + c * kGroup + 16 + 4 * v);
+        B low[R], high[R];
+        for (int r = 0; r < R; ++r) {
+          const B both = bload(vector_of<Q4_0, W>(w, 4 * g + v, at + r));
+          low[r] = band(both, 15);
+          high[r] = bshr<4>(both, 15);
+        }
+        for (int c = 0; c < C; ++c) {
+          const B first = bfour(x + c * kGroup + 4 * v), second = bfour(x + c * kGroup + 16 + 4 * v);
+          for (int r = 0; r < R; ++r) s[r][c] = idot7(s[r][c], low[r], first);
+          for (int r = 0; r < R; ++r) s[r][c] = idot7(s[r][c], high[r], second);
+        }
       }
-      for (int c = 0; c < C; ++c) acc[c] = vfma(vfrom(s[c]), vmul(dw, vset(as_float(side[c]))), acc[c]);
+      for (int r = 0; r < R; ++r) {
+        const V dw = vload_f16((const uint16_t*)(w + (at + r) * kHead) + g * kLanes);
+        for (int c = 0; c < C; ++c)
+          acc[r][c] = vfma(vfrom(s[r][c]), vmul(dw, vset(as_float(side[c]))), acc[r][c]);
+      }
       x += width * kGroup;
       side += width * kSideRows;
     }
   }
 };
 
-// Two groups of 16 rows: 2 x 16 half scales, then 2 x 512 bytes, one vector a quad, weights + 128.
+// Two groups: 2 x 16 half scales; then one vector a quad, weights + 128.
 struct Q8_0 {
-  static constexpr int kUnitGroups = 2, kUnitBytes = 1088;
+  static constexpr int kUnitGroups = 2, kUnitBytes = 1088, kHead = 64;
 
-  template <int C>
-  EW_INLINE void unit(const uint8_t* w, int groups, const int8_t* x, const int32_t* side, int width, V* acc) {
+  template <int R, int C, int W>
+  EW_INLINE void unit(const uint8_t* w, int at, int groups, const int8_t* x, const int32_t* side, int width, V (*acc)[C]) {
     for (int g = 0; g < groups; ++g) {
-      const V dw = vload_f16((const uint16_t*)w + g * kLanes);
-      const uint8_t* quads = w + 64 + g * 512;
-      I s[C];
-      for (int c = 0; c < C; ++c) s[c] = iset(side[2 * width + c]);
+      I s[R][C];
+      for (int r = 0; r < R; ++r)
+        for (int c = 0; c < C; ++c) s[r][c] = iset(side[2 * width + c]);
       for (int v = 0; v < 8; ++v) {
-        const B u = bload(quads + 64 * v);
-        for (int c = 0; c < C; ++c) s[c] = idot(s[c], u, x + c * kGroup + 4 * v);
+        B u[R];
+        for (int r = 0; r < R; ++r) u[r] = bload(vector_of<Q8_0, W>(w, 8 * g + v, at + r));
+        for (int c = 0; c < C; ++c) {
+          const B four = bfour(x + c * kGroup + 4 * v);
+          for (int r = 0; r < R; ++r) s[r][c] = idot(s[r][c], u[r], four);
+        }
       }
-      for (int c = 0; c < C; ++c) acc[c] = vfma(vfrom(s[c]), vmul(dw, vset(as_float(side[c]))), acc[c]);
+      for (int r = 0; r < R; ++r) {
+        const V dw = vload_f16((const uint16_t*)(w + (at + r) * kHead) + g * kLanes);
+        for (int c = 0; c < C; ++c)
+          acc[r][c] = vfma(vfrom(s[r][c]), vmul(dw, vset(as_float(side[c]))), acc[r][c]);
+      }
       x += width * kGroup;
       side += width * kSideRows;
     }
   }
 };
 
-// A super-block of 256 of 16 rows: half d, half dmin, the twelve 6-bit-scale bytes of the file's block (each for 16
-// rows), then 8 vectors for every two groups: the low nibbles are the first group, the high ones the second.
+// A super-block of 256: half d, half dmin, the twelve 6-bit-scale bytes of the file's block (each for 16 rows); then 8
+// vectors for every two groups: the low nibbles are the first group, the high ones the second.
 struct Q4_K {
-  static constexpr int kUnitGroups = 8, kUnitBytes = 2304;
+  static constexpr int kUnitGroups = 8, kUnitBytes = 2304, kHead = 256;
 
-  template <int C>
-  EW_INLINE void unit(const uint8_t* w, int, const int8_t* x, const int32_t* side, int width, V* acc) {
-    const V d = vload_f16((const uint16_t*)w), dmin = vload_f16((const uint16_t*)w + kLanes);
-    const uint8_t* packed = w + 64;
-    const uint8_t* quads = w + 256;
-    for (int g = 0; g < 8; ++g) {
-      I scale, least;
-      if (g < 4) {
-        scale = iand(iload_u8(packed + 16 * g), 63);
-        least = iand(iload_u8(packed + 16 * (g + 4)), 63);
-      } else {
-        const I low = iload_u8(packed + 16 * (g + 4));
-        scale = ior(iand(low, 15), ishl<4>(ishr<6>(iload_u8(packed + 16 * (g - 4)))));
-        least = ior(ishr<4>(low), ishl<4>(ishr<6>(iload_u8(packed + 16 * g))));
-      }
-      const V dw = vmul(d, vfrom(scale)), mw = vmul(dmin, vfrom(least));
-      I s[C];
-      for (int c = 0; c < C; ++c) s[c] = iset(0);
-      for (int v = 0; v < 8; ++v) {
-        const B both = bload(quads + 512 * (g / 2) + 64 * v);
-        const B u = g % 2 ? bshr<4>(both, 15) : band(both, 15);
-        for (int c = 0; c < C; ++c) s[c] = idot7(s[c], u, x + c * kGroup + 4 * v);
+  template <int R, int C, int W, int odd>
+  EW_INLINE void group(const uint8_t* w, int at, int pair, const V* dw, const V* mw, const int8_t* x, const int32_t* side, int width,
+                       V (*acc)[C]) {
+    I s[R][C];
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < C; ++c) s[r][c] = iset(0);
+    for (int v = 0; v < 8; ++v) {
+      B u[R];
+      for (int r = 0; r < R; ++r) {
+        const B both = bload(vector_of<Q4_K, W>(w, 8 * pair + v, at + r));
+        u[r] = odd ? bshr<4>(both, 15) : band(both, 15);
       }
       for (int c = 0; c < C; ++c) {
-        acc[c] = vfma(vfrom(s[c]), vmul(dw, vset(as_float(side[c]))), acc[c]);
-        acc[c] = vnfma(mw, vset(as_float(side[5 * width + c])), acc[c]);
+        const B four = bfour(x + c * kGroup + 4 * v);
+        for (int r = 0; r < R; ++r) s[r][c] = idot7(s[r][c], u[r], four);
       }
+    }
+    for (int c = 0; c < C; ++c) {
+      const V dx = vset(as_float(side[c])), sum = vset(as_float(side[5 * width + c]));
+      for (int r = 0; r < R; ++r) {
+        acc[r][c] = vfma(vfrom(s[r][c]), vmul(dw[r], dx), acc[r][c]);
+        acc[r][c] = vnfma(mw[r], sum, acc[r][c]);
+      }
+    }
+  }
+
+  // The 6-bit scale and minimum of group g for 16 rows, times d and dmin.
+  EW_INLINE void scales(const uint8_t* w, int g, V* dw, V* mw) {
+    const uint8_t* packed = w + 64;
+    I scale, least;
+    if (g < 4) {
+      scale = iand(iload_u8(packed + 16 * g), 63);
+      least = iand(iload_u8(packed + 16 * (g + 4)), 63);
+    } else {
+      const I low = iload_u8(packed + 16 * (g + 4));
+      scale = ior(iand(low, 15), ishl<4>(ishr<6>(iload_u8(packed + 16 * (g - 4)))));
+      least = ior(ishr<4>(low), ishl<4>(ishr<6>(iload_u8(packed + 16 * g))));
+    }
+    *dw = vmul(vload_f16((const uint16_t*)w), vfrom(scale));
+    *mw = vmul(vload_f16((const uint16_t*)w + kLanes), vfrom(least));
+  }
+
+  template <int R, int C, int W>
+  EW_INLINE void unit(const uint8_t* w, int at, int, const int8_t* x, const int32_t* side, int width, V (*acc)[C]) {
+    for (int g = 0; g < 8; g += 2) {
+      V dw[R], mw[R];
+      for (int r = 0; r < R; ++r) scales(w + (at + r) * kHead, g, &dw[r], &mw[r]);
+      group<R, C, W, 0>(w, at, g / 2, dw, mw, x, side, width, acc);
+      x += width * kGroup;
+      side += width * kSideRows;
+      for (int r = 0; r < R; ++r) scales(w + (at + r) * kHead, g + 1, &dw[r], &mw[r]);
+      group<R, C, W, 1>(w, at, g / 2, dw, mw, x, side, width, acc);
       x += width * kGroup;
       side += width * kSideRows;
     }
   }
 };
 
-// A super-block of 256 of 16 rows: half d (and 32 bytes of nothing), 16 x 16 int8 scales, then for each group of 32:
-// 4 vectors of low nibbles (quads v and v + 4) and 2 of high bits (bits 2i of vector h belong to quad 4h + i).
+// A super-block of 256: half d (and 32 bytes of nothing), 16 x 16 int8 scales; then for each group of 32, 4 vectors of
+// low nibbles (quads v and v + 4) and 2 of high bits (bits 2i of vector h belong to quad 4h + i).
 struct Q6_K {
-  static constexpr int kUnitGroups = 8, kUnitBytes = 3392;
+  static constexpr int kUnitGroups = 8, kUnitBytes = 3392, kHead = 320;
 
   template <int i>
-  EW_INLINE B high_bits(B h) {
-    if constexpr (i == 0) return bshl<4>(h, 0x30);
-    else if constexpr (i == 1) return bshl<2>(h, 0x30);
-    else if constexpr (i == 2) return band(h, 0x30);
-    else return bshr<2>(h, 0x30);
+  EW_INLINE B with_high(B low, B h) {
+    if constexpr (i == 0) return bor(low, bshl<4>(h, 0x30));
+    else if constexpr (i == 1) return bor(low, bshl<2>(h, 0x30));
+    else if constexpr (i == 2) return bmerge(low, h, 0x30);
+    else return bor(low, bshr<2>(h, 0x30));
   }
 
-  template <int C, int v>
-  EW_INLINE void quad(const uint8_t* low, B h0, B h1, const int8_t* x, I* s0, I* s1) {
-    const B both = bload(low + 64 * v);
-    const B first = bor(band(both, 15), high_bits<v>(h0)), second = bor(bshr<4>(both, 15), high_bits<v>(h1));
-    for (int c = 0; c < C; ++c) s0[c] = idot7(s0[c], first, x + c * kGroup + 4 * v);
-    for (int c = 0; c < C; ++c) s1[c] = idot7(s1[c], second, x + c * kGroup + 16 + 4 * v);
+  template <int R, int C, int W, int v>
+  EW_INLINE void quad(const uint8_t* w, int at, int g, const int8_t* x, I (*s0)[C], I (*s1)[C]) {
+    B first[R], second[R];
+    for (int r = 0; r < R; ++r) {
+      const B both = bload(vector_of<Q6_K, W>(w, 6 * g + v, at + r));
+      first[r] = with_high<v>(band(both, 15), bload(vector_of<Q6_K, W>(w, 6 * g + 4, at + r)));
+      second[r] = with_high<v>(bshr<4>(both, 15), bload(vector_of<Q6_K, W>(w, 6 * g + 5, at + r)));
+    }
+    for (int c = 0; c < C; ++c) {
+      const B x0 = bfour(x + c * kGroup + 4 * v), x1 = bfour(x + c * kGroup + 16 + 4 * v);
+      for (int r = 0; r < R; ++r) s0[r][c] = idot7(s0[r][c], first[r], x0);
+      for (int r = 0; r < R; ++r) s1[r][c] = idot7(s1[r][c], second[r], x1);
+    }
   }
 
-  template <int C>
-  EW_INLINE void unit(const uint8_t* w, int, const int8_t* x, const int32_t* side, int width, V* acc) {
-    const V d = vload_f16((const uint16_t*)w);
-    const int8_t* scales = (const int8_t*)w + 64;
+  template <int R, int C, int W>
+  EW_INLINE void unit(const uint8_t* w, int at, int, const int8_t* x, const int32_t* side, int width, V (*acc)[C]) {
     for (int g = 0; g < 8; ++g) {
-      const uint8_t* low = w + 320 + 384 * g;
-      const B h0 = bload(low + 256), h1 = bload(low + 320);
-      I s0[C], s1[C];
-      for (int c = 0; c < C; ++c) s0[c] = iset(side[3 * width + c]);
-      for (int c = 0; c < C; ++c) s1[c] = iset(side[4 * width + c]);
-      quad<C, 0>(low, h0, h1, x, s0, s1);
-      quad<C, 1>(low, h0, h1, x, s0, s1);
-      quad<C, 2>(low, h0, h1, x, s0, s1);
-      quad<C, 3>(low, h0, h1, x, s0, s1);
-      const I scale0 = iload_i8(scales + 32 * g), scale1 = iload_i8(scales + 32 * g + 16);
-      for (int c = 0; c < C; ++c) {  // below 2^24 in magnitude: exact in float
-        const I t = iadd(imul(scale0, s0[c]), imul(scale1, s1[c]));
-        acc[c] = vfma(vfrom(t), vmul(d, vset(as_float(side[c]))), acc[c]);
+      I s0[R][C], s1[R][C];
+      for (int r = 0; r < R; ++r)
+        for (int c = 0; c < C; ++c) {
+          s0[r][c] = iset(side[3 * width + c]);
+          s1[r][c] = iset(side[4 * width + c]);
+        }
+      quad<R, C, W, 0>(w, at, g, x, s0, s1);
+      quad<R, C, W, 1>(w, at, g, x, s0, s1);
+      quad<R, C, W, 2>(w, at, g, x, s0, s1);
+      quad<R, C, W, 3>(w, at, g, x, s0, s1);
+      for (int r = 0; r < R; ++r) {
+        const uint8_t* head = w + (at + r) * kHead;
+        const V d = vload_f16((const uint16_t*)head);
+        const I scale0 = iload_i8((const int8_t*)head + 64 + 32 * g), scale1 = iload_i8((const int8_t*)head + 80 + 32 * g);
+        for (int c = 0; c < C; ++c) {  // below 2^24 in magnitude: exact in float
+          const I t = iadd(imul(scale0, s0[r][c]), imul(scale1, s1[r][c]));
+          acc[r][c] = vfma(vfrom(t), vmul(d, vset(as_float(side[c]))), acc[r][c]);
+        }
       }
       x += width * kGroup;
       side += width * kSideRows;
@@ -140,7 +198,7 @@ struct Q6_K {
   }
 };
 
-// Adds bias and residual and stores the 16 rows of each of C columns.
+// Adds bias and residual and stores 16 rows of each of C columns.
 template <int C>
 EW_INLINE void store(const MatmulArgs& a, int64_t block, int64_t column, const V* acc) {
   const int64_t row = block * kLanes;
@@ -160,59 +218,64 @@ EW_INLINE void store(const MatmulArgs& a, int64_t block, int64_t column, const V
   }
 }
 
-template <class Format, int C>
-void tile(const MatmulArgs& a, int64_t b0, int64_t b1, int64_t column) {
+// R row blocks of a panel of W, from block `at` of it on, and C columns of one tile.
+template <class Format, int R, int C, int W>
+void tile(const MatmulArgs& a, int64_t panel, int at, int64_t column) {
   const int64_t first = column / kColumns * kColumns, groups = a.q.groups;
   const int width = int(a.columns - first < kColumns ? a.columns - first : kColumns);
-  const int8_t* quants = a.q.quants + first * groups * kGroup + (column - first) * kGroup;
-  const int32_t* sides = a.q.side + first * groups * kSideRows + (column - first);
-  for (int64_t block = b0; block < b1; ++block) {
-    const uint8_t* w = a.w.data + block * a.w.block_bytes;
-    const int8_t* x = quants;
-    const int32_t* side = sides;
-    V acc[C];
-    for (int c = 0; c < C; ++c) acc[c] = vzero();
-    int64_t left = groups;
-    for (; left >= Format::kUnitGroups; left -= Format::kUnitGroups) {
-      Format::template unit<C>(w, Format::kUnitGroups, x, side, width, acc);
-      w += Format::kUnitBytes;
-      x += Format::kUnitGroups * width * kGroup;
-      side += Format::kUnitGroups * width * kSideRows;
+  const int8_t* x = a.q.quants + first * groups * kGroup + (column - first) * kGroup;
+  const int32_t* side = a.q.side + first * groups * kSideRows + (column - first);
+  const uint8_t* w = a.w.data + panel * kPanel * a.w.block_bytes;
+  V acc[R][C];
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < C; ++c) acc[r][c] = vzero();
+  int64_t left = groups;
+  for (; left >= Format::kUnitGroups; left -= Format::kUnitGroups) {
+    Format::template unit<R, C, W>(w, at, Format::kUnitGroups, x, side, width, acc);
+    w += W * Format::kUnitBytes;
+    x += Format::kUnitGroups * width * kGroup;
+    side += Format::kUnitGroups * width * kSideRows;
+  }
+  if (left) Format::template unit<R, C, W>(w, at, int(left), x, side, width, acc);
+  for (int r = 0; r < R; ++r) store<C>(a, panel * kPanel + at + r, column, acc[r]);
+}
+
+// The panels of row blocks [b0, b1) for C columns. Where registers are few and columns are two, a block at a time.
+template <class Format, int C>
+void sweep(const MatmulArgs& a, int64_t b0, int64_t b1, int64_t column) {
+  for (int64_t panel = b0 / kPanel; panel * kPanel < b1; ++panel) {
+    if (panel * kPanel + 1 == b1) {
+      tile<Format, 1, C, 1>(a, panel, 0, column);
+    } else if constexpr (kWideRegisters || C == 1) {
+      tile<Format, 2, C, 2>(a, panel, 0, column);
+    } else {
+      tile<Format, 1, C, 2>(a, panel, 0, column);
+      tile<Format, 1, C, 2>(a, panel, 1, column);
     }
-    if (left) Format::template unit<C>(w, int(left), x, side, width, acc);
-    store<C>(a, block, column, acc);
   }
 }
 
+// Up to 8 columns of one tile, as many at a time as registers hold the sums of.
 template <class Format>
 void columns(const MatmulArgs& a, int64_t b0, int64_t b1, int64_t column, int64_t count) {
-  if constexpr (kTileColumns == 8) {
-    switch (count) {
-      case 8: return tile<Format, 8>(a, b0, b1, column);
-      case 7: return tile<Format, 7>(a, b0, b1, column);
-      case 6: return tile<Format, 6>(a, b0, b1, column);
-      case 5: return tile<Format, 5>(a, b0, b1, column);
-      case 4: return tile<Format, 4>(a, b0, b1, column);
-      case 3: return tile<Format, 3>(a, b0, b1, column);
-      default: break;
-    }
+  if constexpr (kWideRegisters) {
+    for (; count >= 4 && count != 5; count -= 4, column += 4) sweep<Format, 4>(a, b0, b1, column);
+    for (; count >= 3; count -= 3, column += 3) sweep<Format, 3>(a, b0, b1, column);
   }
-  if (count == 2) return tile<Format, 2>(a, b0, b1, column);
-  return tile<Format, 1>(a, b0, b1, column);
+  for (; count >= 2; count -= 2, column += 2) sweep<Format, 2>(a, b0, b1, column);
+  if (count) sweep<Format, 1>(a, b0, b1, column);
 }
 
-// Row blocks in chunks that stay in the second-level cache while the columns' tiles pass by.
+// Row blocks in chunks that stay in the second-level cache while the columns' tiles pass by. b0 is even; b1 is even or
+// the end.
 template <class Format>
 void matmul(const MatmulArgs& a, int64_t b0, int64_t b1) {
-  int64_t chunk = (384 << 10) / a.w.block_bytes;
-  if (chunk < 1) chunk = 1;
-  for (int64_t b = b0; b < b1; b += chunk) {
-    const int64_t end = b + chunk < b1 ? b + chunk : b1;
-    for (int64_t column = 0; column < a.columns; column += kTileColumns) {
-      const int64_t count = a.columns - column < kTileColumns ? a.columns - column : kTileColumns;
-      columns<Format>(a, b, end, column, count);
-    }
-  }
+  int64_t chunk = (384 << 10) / a.w.block_bytes / kPanel * kPanel;
+  if (chunk < kPanel) chunk = kPanel;
+  for (int64_t b = b0; b < b1; b += chunk)
+    for (int64_t column = 0; column < a.columns; column += kColumns)
+      columns<Format>(a, b, b + chunk < b1 ? b + chunk : b1, column,
+                      a.columns - column < kColumns ? a.columns - column : kColumns);
 }
 
 }  // namespace

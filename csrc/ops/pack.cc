@@ -1,5 +1,6 @@
 #include "ops/pack.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/half.h"
@@ -31,6 +32,35 @@ uint16_t half(const uint8_t* p, int index) {
   return value;
 }
 
+// Of one block's unit (2 groups of 32, or a super-block of 256): the head and the whole. matmul_quant.cc says what is in.
+struct Unit {
+  int64_t head, bytes;
+};
+Unit unit_of(Kind kind) {
+  switch (kind) {
+    case Kind::Q4_0: return {64, 576};
+    case Kind::Q8_0: return {64, 1088};
+    case Kind::Q4_K: return {256, 2304};
+    case Kind::Q6_K: return {320, 3392};
+    default: return {0, 0};
+  }
+}
+
+// Where a row block lies: offsets of the head and of vector v of its unit u.
+struct Place {
+  int64_t start, wide, index;  // of its panel, blocks in the panel, place within
+  Unit unit;
+  int64_t head(int64_t u) const { return start + u * wide * unit.bytes + index * unit.head; }
+  int64_t vector(int64_t u, int v) const {
+    return start + u * wide * unit.bytes + wide * unit.head + (v * wide + index) * 64;
+  }
+};
+Place place(const WeightView& w, int64_t block) {
+  if (!is_quantised(w.kind)) return {block * w.block_bytes, 1, 0, {0, 0}};
+  const int64_t panel = block / kPanel, blocks = (w.rows + kLanes - 1) / kLanes;
+  return {panel * kPanel * w.block_bytes, std::min<int64_t>(kPanel, blocks - panel * kPanel), block % kPanel, unit_of(w.kind)};
+}
+
 template <class Element>
 void pack_plain(const uint8_t* const rows[kLanes], int64_t cols, uint8_t* out) {
   constexpr int64_t kStrip = 64;  // columns at a time, so that the 16 source rows stay in the cache
@@ -45,45 +75,37 @@ void pack_plain(const uint8_t* const rows[kLanes], int64_t cols, uint8_t* out) {
   }
 }
 
-void pack_q4_0(const uint8_t* const rows[kLanes], int64_t groups, uint8_t* out) {
-  for (int64_t g = 0; g < groups; ++g) {
-    uint8_t* unit = out + g / 2 * 576;
-    uint8_t* quads = unit + 64 + g % 2 * 256;
+void pack_q4_0(const uint8_t* const rows[kLanes], int64_t groups, const Place& at, uint8_t* data) {
+  for (int64_t g = 0; g < groups; ++g)
     for (int r = 0; r < kLanes; ++r) {
       if (!rows[r]) continue;
-      const auto* block = (const BlockQ4_0*)(rows[r] + g * 18);
-      uint16_t d;
-      std::memcpy(&d, block, 2);
-      put_half(unit + g % 2 * 32, r, d);
-      for (int v = 0; v < 4; ++v) put_word(quads + 64 * v + 4 * r, word(block->quants + 4 * v));
+      const uint8_t* block = rows[r] + g * int64_t(sizeof(BlockQ4_0));
+      put_half(data + at.head(g / 2) + g % 2 * 32, r, half(block, 0));
+      for (int v = 0; v < 4; ++v) put_word(data + at.vector(g / 2, int(g % 2 * 4 + v)) + 4 * r, word(block + 2 + 4 * v));
     }
-  }
 }
 
-void pack_q8_0(const uint8_t* const rows[kLanes], int64_t groups, uint8_t* out) {
-  for (int64_t g = 0; g < groups; ++g) {
-    uint8_t* unit = out + g / 2 * 1088;
-    uint8_t* quads = unit + 64 + g % 2 * 512;
+void pack_q8_0(const uint8_t* const rows[kLanes], int64_t groups, const Place& at, uint8_t* data) {
+  for (int64_t g = 0; g < groups; ++g)
     for (int r = 0; r < kLanes; ++r) {
       if (!rows[r]) continue;
-      const auto* block = (const BlockQ8_0*)(rows[r] + g * 34);
-      uint16_t d;
-      std::memcpy(&d, block, 2);
-      put_half(unit + g % 2 * 32, r, d);
-      for (int v = 0; v < 8; ++v) put_word(quads + 64 * v + 4 * r, word(block->quants + 4 * v) ^ 0x80808080u);
+      const uint8_t* block = rows[r] + g * int64_t(sizeof(BlockQ8_0));
+      put_half(data + at.head(g / 2) + g % 2 * 32, r, half(block, 0));
+      for (int v = 0; v < 8; ++v)
+        put_word(data + at.vector(g / 2, int(g % 2 * 8 + v)) + 4 * r, word(block + 2 + 4 * v) ^ 0x80808080u);
     }
-  }
 }
 
-void pack_q4_k(const uint8_t* const rows[kLanes], int64_t supers, uint8_t* out) {
-  for (int64_t b = 0; b < supers; ++b, out += 2304)
+void pack_q4_k(const uint8_t* const rows[kLanes], int64_t supers, const Place& at, uint8_t* data) {
+  for (int64_t b = 0; b < supers; ++b)
     for (int r = 0; r < kLanes; ++r) {
       if (!rows[r]) continue;
-      const uint8_t* block = rows[r] + b * 144;
-      put_half(out, r, half(block, 0));
-      put_half(out + 32, r, half(block, 1));
-      for (int i = 0; i < 12; ++i) out[64 + 16 * i + r] = block[4 + i];
-      for (int v = 0; v < 32; ++v) put_word(out + 256 + 64 * v + 4 * r, word(block + 16 + 4 * v));
+      const uint8_t* block = rows[r] + b * int64_t(sizeof(BlockQ4_K));
+      uint8_t* head = data + at.head(b);
+      put_half(head, r, half(block, 0));
+      put_half(head + 32, r, half(block, 1));
+      for (int i = 0; i < 12; ++i) head[64 + 16 * i + r] = block[4 + i];
+      for (int v = 0; v < 32; ++v) put_word(data + at.vector(b, v) + 4 * r, word(block + 16 + 4 * v));
     }
 }
 
@@ -100,54 +122,73 @@ void q6_values(const uint8_t* stored, uint8_t* u) {
     }
 }
 
-void pack_q6_k(const uint8_t* const rows[kLanes], int64_t supers, uint8_t* out) {
+void pack_q6_k(const uint8_t* const rows[kLanes], int64_t supers, const Place& at, uint8_t* data) {
   uint8_t u[256];
-  for (int64_t b = 0; b < supers; ++b, out += 3392)
+  for (int64_t b = 0; b < supers; ++b)
     for (int r = 0; r < kLanes; ++r) {
       if (!rows[r]) continue;
-      const uint8_t* block = rows[r] + b * 210;
-      put_half(out, r, half(block, 104));
-      for (int i = 0; i < 16; ++i) out[64 + 16 * i + r] = block[192 + i];
+      const uint8_t* block = rows[r] + b * int64_t(sizeof(BlockQ6_K));
+      uint8_t* head = data + at.head(b);
+      put_half(head, r, half(block, 104));
+      for (int i = 0; i < 16; ++i) head[64 + 16 * i + r] = block[192 + i];
       q6_values(block, u);
       for (int g = 0; g < 8; ++g) {
-        uint8_t* to = out + 320 + 384 * g + 4 * r;
         uint32_t high[2] = {0, 0};
         for (int v = 0; v < 4; ++v) {
           const uint32_t first = word(u + 32 * g + 4 * v), second = word(u + 32 * g + 16 + 4 * v);
-          put_word(to + 64 * v, (first & 0x0f0f0f0fu) | ((second & 0x0f0f0f0fu) << 4));
+          put_word(data + at.vector(b, 6 * g + v) + 4 * r, (first & 0x0f0f0f0fu) | ((second & 0x0f0f0f0fu) << 4));
           high[0] |= ((first >> 4) & 0x03030303u) << (2 * v);
           high[1] |= ((second >> 4) & 0x03030303u) << (2 * v);
         }
-        put_word(to + 256, high[0]);
-        put_word(to + 320, high[1]);
+        put_word(data + at.vector(b, 6 * g + 4) + 4 * r, high[0]);
+        put_word(data + at.vector(b, 6 * g + 5) + 4 * r, high[1]);
       }
     }
 }
 
-void unpack_q4_k(const uint8_t* block, int r, int64_t supers, float* out) {
-  for (int64_t b = 0; b < supers; ++b, block += 2304)
-    for (int g = 0; g < 8; ++g, out += 32) {
-      const auto packed = [&](int i) { return int(block[64 + 16 * i + r]); };
+void unpack_q4_0(const uint8_t* data, const Place& at, int r, int64_t groups, float* out) {
+  for (int64_t g = 0; g < groups; ++g)
+    for (int k = 0; k < 32; ++k) {
+      const int byte = data[at.vector(g / 2, int(g % 2 * 4 + k % 16 / 4)) + 4 * r + k % 4];
+      const float d = f16_to_float(half(data + at.head(g / 2) + g % 2 * 32, r));
+      *out++ = d * float((k < 16 ? byte & 15 : byte >> 4) - 8);
+    }
+}
+
+void unpack_q8_0(const uint8_t* data, const Place& at, int r, int64_t groups, float* out) {
+  for (int64_t g = 0; g < groups; ++g)
+    for (int k = 0; k < 32; ++k) {
+      const int byte = data[at.vector(g / 2, int(g % 2 * 8 + k / 4)) + 4 * r + k % 4];
+      *out++ = f16_to_float(half(data + at.head(g / 2) + g % 2 * 32, r)) * float(byte - 128);
+    }
+}
+
+void unpack_q4_k(const uint8_t* data, const Place& at, int r, int64_t supers, float* out) {
+  for (int64_t b = 0; b < supers; ++b)
+    for (int g = 0; g < 8; ++g) {
+      const uint8_t* head = data + at.head(b);
+      const auto packed = [&](int i) { return int(head[64 + 16 * i + r]); };
       const int scale = g < 4 ? packed(g) & 63 : (packed(g + 4) & 15) | (packed(g - 4) >> 6 << 4);
       const int least = g < 4 ? packed(g + 4) & 63 : packed(g + 4) >> 4 | (packed(g) >> 6 << 4);
-      const float d = f16_to_float(half(block, r)) * float(scale);
-      const float m = f16_to_float(half(block + 32, r)) * float(least);
+      const float d = f16_to_float(half(head, r)) * float(scale);
+      const float m = f16_to_float(half(head + 32, r)) * float(least);
       for (int k = 0; k < 32; ++k) {
-        const int byte = block[256 + 512 * (g / 2) + 64 * (k / 4) + 4 * r + k % 4];
-        out[k] = d * float(g % 2 ? byte >> 4 : byte & 15) - m;
+        const int byte = data[at.vector(b, 8 * (g / 2) + k / 4) + 4 * r + k % 4];
+        *out++ = d * float(g % 2 ? byte >> 4 : byte & 15) - m;
       }
     }
 }
 
-void unpack_q6_k(const uint8_t* block, int r, int64_t supers, float* out) {
-  for (int64_t b = 0; b < supers; ++b, block += 3392)
-    for (int g = 0; g < 8; ++g, out += 32)
+void unpack_q6_k(const uint8_t* data, const Place& at, int r, int64_t supers, float* out) {
+  for (int64_t b = 0; b < supers; ++b)
+    for (int g = 0; g < 8; ++g)
       for (int k = 0; k < 32; ++k) {
-        const int v = k % 16 / 4, h = k / 16, at = 4 * r + k % 4;
-        const int low = block[320 + 384 * g + 64 * v + at] >> (4 * h) & 15;
-        const int high = block[320 + 384 * g + 256 + 64 * h + at] >> (2 * v) & 3;
-        const float d = f16_to_float(half(block, r)) * float(int8_t(block[64 + 16 * (2 * g + h) + r]));
-        out[k] = d * float((low | high << 4) - 32);
+        const int v = k % 16 / 4, h = k / 16, lane = 4 * r + k % 4;
+        const int low = data[at.vector(b, 6 * g + v) + lane] >> (4 * h) & 15;
+        const int high = data[at.vector(b, 6 * g + 4 + h) + lane] >> (2 * v) & 3;
+        const uint8_t* head = data + at.head(b);
+        const float d = f16_to_float(half(head, r)) * float(int8_t(head[64 + 16 * (2 * g + h) + r]));
+        *out++ = d * float((low | high << 4) - 32);
       }
 }
 
@@ -163,59 +204,47 @@ int64_t packed_block_bytes(Kind kind, int64_t cols) {
     case Kind::F32: return cols * kLanes * 4;
     case Kind::F16:
     case Kind::BF16: return cols * kLanes * 2;
-    case Kind::Q4_0: return (cols / 32 + 1) / 2 * 576;
-    case Kind::Q8_0: return (cols / 32 + 1) / 2 * 1088;
-    case Kind::Q4_K: return cols / 256 * 2304;
-    case Kind::Q6_K: return cols / 256 * 3392;
+    case Kind::Q4_0:
+    case Kind::Q8_0: return (cols / 32 + 1) / 2 * unit_of(kind).bytes;
+    case Kind::Q4_K:
+    case Kind::Q6_K: return cols / 256 * unit_of(kind).bytes;
     case Kind::Count: break;
   }
   return 0;
 }
 
-void pack_block(Kind kind, const uint8_t* const rows[kLanes], int64_t cols, uint8_t* out) {
-  switch (kind) {
-    case Kind::F32: return pack_plain<uint32_t>(rows, cols, out);
+void pack_block(const WeightView& w, int64_t index, const uint8_t* const rows[kLanes], uint8_t* data) {
+  const Place at = place(w, index);
+  switch (w.kind) {
+    case Kind::F32: return pack_plain<uint32_t>(rows, w.cols, data + at.start);
     case Kind::F16:
-    case Kind::BF16: return pack_plain<uint16_t>(rows, cols, out);
-    case Kind::Q4_0: return pack_q4_0(rows, cols / 32, out);
-    case Kind::Q8_0: return pack_q8_0(rows, cols / 32, out);
-    case Kind::Q4_K: return pack_q4_k(rows, cols / 256, out);
-    case Kind::Q6_K: return pack_q6_k(rows, cols / 256, out);
+    case Kind::BF16: return pack_plain<uint16_t>(rows, w.cols, data + at.start);
+    case Kind::Q4_0: return pack_q4_0(rows, w.cols / 32, at, data);
+    case Kind::Q8_0: return pack_q8_0(rows, w.cols / 32, at, data);
+    case Kind::Q4_K: return pack_q4_k(rows, w.cols / 256, at, data);
+    case Kind::Q6_K: return pack_q6_k(rows, w.cols / 256, at, data);
     case Kind::Count: break;
   }
 }
 
 void unpack_row(const WeightView& w, int64_t row, float* out) {
-  const uint8_t* block = w.data + row / kLanes * w.block_bytes;
+  const Place at = place(w, row / kLanes);
+  const uint8_t* plain = w.data + at.start;
   const int r = int(row % kLanes);
   switch (w.kind) {
     case Kind::F32:
-      for (int64_t k = 0; k < w.cols; ++k) std::memcpy(out + k, block + (k * kLanes + r) * 4, 4);
+      for (int64_t k = 0; k < w.cols; ++k) std::memcpy(out + k, plain + (k * kLanes + r) * 4, 4);
       break;
     case Kind::F16:
-      for (int64_t k = 0; k < w.cols; ++k) out[k] = f16_to_float(half(block, int(k * kLanes + r)));
+      for (int64_t k = 0; k < w.cols; ++k) out[k] = f16_to_float(half(plain, int(k * kLanes + r)));
       break;
     case Kind::BF16:
-      for (int64_t k = 0; k < w.cols; ++k) out[k] = bf16_to_float(half(block, int(k * kLanes + r)));
+      for (int64_t k = 0; k < w.cols; ++k) out[k] = bf16_to_float(half(plain, int(k * kLanes + r)));
       break;
-    case Kind::Q4_0:
-      for (int64_t k = 0; k < w.cols; ++k) {
-        const uint8_t* unit = block + k / 64 * 576;
-        const int g = int(k / 32 % 2), i = int(k % 32);
-        const int byte = unit[64 + 256 * g + 64 * (i % 16 / 4) + 4 * r + i % 4];
-        out[k] = f16_to_float(half(unit + 32 * g, r)) * float((i < 16 ? byte & 15 : byte >> 4) - 8);
-      }
-      break;
-    case Kind::Q8_0:
-      for (int64_t k = 0; k < w.cols; ++k) {
-        const uint8_t* unit = block + k / 64 * 1088;
-        const int g = int(k / 32 % 2), i = int(k % 32);
-        const int byte = unit[64 + 512 * g + 64 * (i / 4) + 4 * r + i % 4];
-        out[k] = f16_to_float(half(unit + 32 * g, r)) * float(byte - 128);
-      }
-      break;
-    case Kind::Q4_K: unpack_q4_k(block, r, w.cols / 256, out); break;
-    case Kind::Q6_K: unpack_q6_k(block, r, w.cols / 256, out); break;
+    case Kind::Q4_0: return unpack_q4_0(w.data, at, r, w.cols / 32, out);
+    case Kind::Q8_0: return unpack_q8_0(w.data, at, r, w.cols / 32, out);
+    case Kind::Q4_K: return unpack_q4_k(w.data, at, r, w.cols / 256, out);
+    case Kind::Q6_K: return unpack_q6_k(w.data, at, r, w.cols / 256, out);
     case Kind::Count: break;
   }
 }

@@ -16,8 +16,8 @@ bool is_quantised(Kind kind);
 int64_t stored_row_bytes(Kind kind, int64_t cols);
 int64_t packed_block_bytes(Kind kind, int64_t cols);
 
-// Packs one row block. rows[i] is a stored row, or null beyond the last row.
-void pack_block(Kind kind, const uint8_t* const rows[kLanes], int64_t cols, uint8_t* out);
+// Packs row block `index` of w into data. rows[i] is a stored row, or null beyond the last row.
+void pack_block(const WeightView& w, int64_t index, const uint8_t* const rows[kLanes], uint8_t* data);
 
 // The values of one row, widened to float32.
 void unpack_row(const WeightView& w, int64_t row, float* out);

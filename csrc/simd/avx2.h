@@ -131,25 +131,24 @@ EW_INLINE B bor(B x, B y) { return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x
 template <int n> EW_INLINE B bshr(B x, uint8_t m) { return band({_mm256_srli_epi16(x.a, n), _mm256_srli_epi16(x.b, n)}, m); }
 template <int n> EW_INLINE B bshl(B x, uint8_t m) { return band({_mm256_slli_epi16(x.a, n), _mm256_slli_epi16(x.b, n)}, m); }
 
-EW_INLINE __m256i four_bytes(const int8_t* x) {
+EW_INLINE B bmerge(B t, B b, uint8_t m) { return bor(t, band(b, m)); }
+EW_INLINE B bfour(const int8_t* x) {
   int32_t word;
   memcpy(&word, x, 4);
-  return _mm256_set1_epi32(word);
+  const __m256i all = _mm256_set1_epi32(word);
+  return {all, all};
 }
 EW_INLINE __m256i dot_half(__m256i acc, __m256i u, __m256i x) {
   return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(u, x), _mm256_set1_epi16(1)));
 }
 // For u < 128: the pairwise int16 sums of vpmaddubsw stay below 127 * 127 * 2 and cannot saturate.
-EW_INLINE I idot7(I acc, B u, const int8_t* x) {
-  const __m256i q = four_bytes(x);
-  return {dot_half(acc.a, u.a, q), dot_half(acc.b, u.b, q)};
-}
+EW_INLINE I idot7(I acc, B u, B x) { return {dot_half(acc.a, u.a, x.a), dot_half(acc.b, u.b, x.b)}; }
 // Any u: the top bit goes separately, 128 * 127 * 2 = 32512 fits as well.
-EW_INLINE I idot(I acc, B u, const int8_t* x) {
-  const __m256i q = four_bytes(x), top = _mm256_set1_epi8(char(0x80));
-  acc.a = dot_half(acc.a, _mm256_andnot_si256(top, u.a), q);
-  acc.b = dot_half(acc.b, _mm256_andnot_si256(top, u.b), q);
-  return {dot_half(acc.a, _mm256_and_si256(top, u.a), q), dot_half(acc.b, _mm256_and_si256(top, u.b), q)};
+EW_INLINE I idot(I acc, B u, B x) {
+  const __m256i top = _mm256_set1_epi8(char(0x80));
+  acc.a = dot_half(acc.a, _mm256_andnot_si256(top, u.a), x.a);
+  acc.b = dot_half(acc.b, _mm256_andnot_si256(top, u.b), x.b);
+  return {dot_half(acc.a, _mm256_and_si256(top, u.a), x.a), dot_half(acc.b, _mm256_and_si256(top, u.b), x.b)};
 }
 
 }  // namespace edgewise::EDGEWISE_NS

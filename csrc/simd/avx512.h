@@ -93,23 +93,26 @@ EW_INLINE B bor(B x, B y) { return {_mm512_or_si512(x.a, y.a)}; }
 template <int n> EW_INLINE B bshr(B x, uint8_t m) { return band({_mm512_srli_epi16(x.a, n)}, m); }
 template <int n> EW_INLINE B bshl(B x, uint8_t m) { return band({_mm512_slli_epi16(x.a, n)}, m); }
 
-EW_INLINE __m512i four_bytes(const int8_t* x) {
+EW_INLINE B bmerge(B t, B b, uint8_t m) {  // t | (b & m)
+  return {_mm512_ternarylogic_epi32(t.a, b.a, _mm512_set1_epi8(char(m)), 0xf8)};
+}
+EW_INLINE B bfour(const int8_t* x) {
   int32_t word;
   memcpy(&word, x, 4);
-  return _mm512_set1_epi32(word);
+  return {_mm512_set1_epi32(word)};
 }
 #if defined(EDGEWISE_TARGET_AVX512_VNNI)
-EW_INLINE I idot(I acc, B u, const int8_t* x) { return {_mm512_dpbusd_epi32(acc.a, u.a, four_bytes(x))}; }
-EW_INLINE I idot7(I acc, B u, const int8_t* x) { return idot(acc, u, x); }
+EW_INLINE I idot(I acc, B u, B x) { return {_mm512_dpbusd_epi32(acc.a, u.a, x.a)}; }
+EW_INLINE I idot7(I acc, B u, B x) { return idot(acc, u, x); }
 #else
 EW_INLINE __m512i dot_half(__m512i acc, __m512i u, __m512i x) {
   return _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(u, x), _mm512_set1_epi16(1)));
 }
-EW_INLINE I idot7(I acc, B u, const int8_t* x) { return {dot_half(acc.a, u.a, four_bytes(x))}; }
-EW_INLINE I idot(I acc, B u, const int8_t* x) {  // any u: the top bit goes separately, so that nothing saturates
-  const __m512i q = four_bytes(x), top = _mm512_set1_epi8(char(0x80));
-  acc.a = dot_half(acc.a, _mm512_andnot_si512(top, u.a), q);
-  return {dot_half(acc.a, _mm512_and_si512(top, u.a), q)};
+EW_INLINE I idot7(I acc, B u, B x) { return {dot_half(acc.a, u.a, x.a)}; }
+EW_INLINE I idot(I acc, B u, B x) {  // any u: the top bit goes separately, so that nothing saturates
+  const __m512i top = _mm512_set1_epi8(char(0x80));
+  acc.a = dot_half(acc.a, _mm512_andnot_si512(top, u.a), x.a);
+  return {dot_half(acc.a, _mm512_and_si512(top, u.a), x.a)};
 }
 #endif
 

@@ -91,16 +91,18 @@ EW_INLINE B band(B a, uint8_t m) { for (int j = 0; j < 64; ++j) a.b[j] &= m; ret
 EW_INLINE B bor(B a, B b) { for (int j = 0; j < 64; ++j) a.b[j] |= b.b[j]; return a; }
 template <int n> EW_INLINE B bshr(B a, uint8_t m) { for (int j = 0; j < 64; ++j) a.b[j] = (a.b[j] >> n) & m; return a; }
 template <int n> EW_INLINE B bshl(B a, uint8_t m) { for (int j = 0; j < 64; ++j) a.b[j] = uint8_t(a.b[j] << n) & m; return a; }
-// acc[lane] += sum over 4 of u[lane][i] * x[i], exact
-EW_INLINE I idot(I acc, B u, const int8_t* x) {
+EW_INLINE B bmerge(B t, B b, uint8_t m) { for (int j = 0; j < 64; ++j) t.b[j] |= b.b[j] & m; return t; }
+EW_INLINE B bfour(const int8_t* p) { B r; for (int j = 0; j < 64; ++j) r.b[j] = uint8_t(p[j % 4]); return r; }
+// acc[lane] += sum over 4 of u[lane][i] * x[lane][i], exact; u unsigned, x signed
+EW_INLINE I idot(I acc, B u, B x) {
   EW_EACH {
     int32_t s = 0;
-    for (int i = 0; i < 4; ++i) s += int32_t(u.b[4 * j + i]) * x[i];
+    for (int i = 0; i < 4; ++i) s += int32_t(u.b[4 * j + i]) * int8_t(x.b[4 * j + i]);
     acc.i[j] += s;
   }
   return acc;
 }
-EW_INLINE I idot7(I acc, B u, const int8_t* x) { return idot(acc, u, x); }  // for u < 128
+EW_INLINE I idot7(I acc, B u, B x) { return idot(acc, u, x); }  // for u < 128
 
 #undef EW_EACH
 }  // namespace edgewise::EDGEWISE_NS
