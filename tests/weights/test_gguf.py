@@ -204,7 +204,7 @@ def test_arrays_nest_to_a_limit(tmp_path: Path, depth: int) -> None:
         assert value.tolist() == [7]
 
 
-@pytest.mark.parametrize("kind", sorted(gguf.PACK) + [gguf.STRING])
+@pytest.mark.parametrize("kind", [*sorted(gguf.PACK), gguf.STRING])
 @pytest.mark.parametrize("array", [False, True])
 def test_the_architecture_of_another_type_is_refused(tmp_path: Path, kind: int, array: bool) -> None:
     """Type confusion (llama.cpp#26690): a key is believed to be what its reader wants."""
@@ -252,7 +252,7 @@ def _bytes(checkpoint, name: str) -> bytes:
 def test_a_split_set_with_a_missing_or_renamed_part_is_refused(tmp_path: Path) -> None:
     first, second = split(tmp_path)
     second.rename(tmp_path / "away")
-    with pytest.raises(BadInput, match="00002-of-00002.*no such file"):
+    with pytest.raises(BadInput, match=r"00002-of-00002.*no such file"):
         open_checkpoint(first)
     second.write_bytes(first.read_bytes())
     with pytest.raises(BadInput, match="its name says part 1 of 2"):

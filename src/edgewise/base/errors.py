@@ -1,8 +1,17 @@
 """The four errors of the house. Each message says what, where, and what to do next."""
 
 
+LONGEST = 2000  # characters of a message
+
+
 class EdgewiseError(Exception):
     """Anything the user can act on. The command line prints it as one sentence and exits with 2."""
+
+    def __str__(self) -> str:
+        # Sentences quote what stood in a file: it may be a megabyte, or hold surrogates that no terminal can print.
+        text = super().__str__()
+        text = text if len(text) <= LONGEST else f"{text[: LONGEST - 200]} ... {text[-190:]}"
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 class BadInput(EdgewiseError, ValueError):

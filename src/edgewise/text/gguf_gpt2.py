@@ -22,10 +22,10 @@ class Gpt2Tokenizer(RustTokenizer):
 
     def __init__(self, header: Header) -> None:
         fields = Fields(header)
-        pre = fields.get("pre") or "default"
-        if not isinstance(pre, str):
+        pre = fields.get("pre")
+        if pre is not None and not isinstance(pre, str):
             raise BadInput(f"{PREFIX}pre must be a string but is {pre!r}.")
-        words = words_of(pre)
+        words = words_of(pre or "default")
         model = models.BPE(vocab=fields.ids, merges=_merges(fields), fuse_unk=False, ignore_merges=words.ignore_merges)
         backend = tokenizers.Tokenizer(model)
         if words.nfc:

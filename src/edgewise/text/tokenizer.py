@@ -70,9 +70,11 @@ class RustTokenizer:
         """The text with a breaker inside every control string, and inside every other added token named in `also`."""
         text = self._finder.break_up(text, breaker)
         if also:
-            if self._also is None or self._also[0] != also:
-                self._also = also, SpecialFinder(t for t in self._matched.tokens.values() if _steers(t.text, also))
-            text = self._also[1].break_up(text, breaker)
+            cached = self._also
+            if cached is None or cached[0] != also:
+                cached = also, SpecialFinder(t for t in self._matched.tokens.values() if _steers(t.text, also))
+                self._also = cached
+            text = cached[1].break_up(text, breaker)
         return text
 
     def encode(
@@ -143,11 +145,11 @@ def _ids(backend: tokenizers.Tokenizer, text: str) -> list[int]:
         return []
     try:
         return list(backend.encode(text, add_special_tokens=False).ids)
-    except UnicodeEncodeError:
-        raise BadInput("The text contains lone surrogates, which are not Unicode text: decode it properly.") from None
-    except BaseException as error:
+    except BaseException as error:  # a panic of the library is no Exception
         if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
             raise
+        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+            raise BadInput("The text contains lone surrogates, which are not Unicode text.") from None
         raise BadInput(f"The tokenizer cannot encode this text: {error}.") from None
 
 

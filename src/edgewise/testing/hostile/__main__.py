@@ -17,9 +17,9 @@ from edgewise.testing.mutate.loading import stages, use
 from edgewise.testing.tiny import tiny_model
 
 
-def check(bundle: Bundle, names: list[str], folder: Path) -> tuple[int, str]:
+def check(bundle: Bundle, names: list[str], folder: Path, inner: Path) -> tuple[int, str]:
     """Builds and opens one bundle, watched. Raises AssertionError for whatever it got through with."""
-    place = prepare(bundle, folder)
+    place = prepare(bundle, folder, inner)
     start = place.model / "start"
     path = start if start.is_symlink() else place.model
     watched = Inotify([place.outside, place.model])
@@ -51,7 +51,7 @@ def check(bundle: Bundle, names: list[str], folder: Path) -> tuple[int, str]:
 
 
 def hostile(bundles: Sequence[Bundle], wanted: str = "all", *, rss: bool = True) -> dict[str, object]:
-    """Opens every bundle in a process of its own; gives the line to print."""
+    """Opens every bundle in a forked process; gives the line to print."""
     names = stages(wanted)
     with tempfile.TemporaryDirectory() as root:
         control = tiny_model("llama", Path(root) / "control")
@@ -59,9 +59,9 @@ def hostile(bundles: Sequence[Bundle], wanted: str = "all", *, rss: bool = True)
         def run(number: int) -> tuple[int, str]:
             if number < 0:
                 return 0, use(control, names)
-            return check(bundles[number], names, Path(root) / str(number))
+            return check(bundles[number], names, Path(root) / f"{number}-{os.getpid()}", control)
 
-        failures, outcomes = run_cases(range(len(bundles)), run, control=-1, batch=1, rss=rss)
+        failures, outcomes = run_cases(range(len(bundles)), run, control=-1, batch=12, rss=rss)
     return {
         "row": "R04", "n": len(bundles), "fail": len(failures), "stages": names, "outcomes": dict(outcomes),
         "failures": [[bundles[f.case].name, f.what] for f in failures],

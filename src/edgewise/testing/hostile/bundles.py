@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import struct
 from collections.abc import Callable, Mapping
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from edgewise.testing.mutate import gguf, safetensors
-from edgewise.testing.tiny import tiny_model
 
 
 @dataclass(frozen=True)
@@ -416,17 +416,17 @@ def _(place: Place) -> None:
     (place.model / "model.gguf").symlink_to(place.outside / "secret.gguf")
 
 
-def prepare(bundle: Bundle, folder: Path) -> Place:
-    """Builds a bundle below `folder`: model/, outside/ with secrets, and where the canary would appear."""
+def prepare(bundle: Bundle, folder: Path, inner: Path) -> Place:
+    """Builds a bundle below `folder` from the valid model `inner`: model/, and outside/ with secrets."""
     place = Place(folder / "model", folder / "outside", folder / "outside" / "canary")
-    place.model.mkdir(parents=True)
-    place.outside.mkdir()
-    inner = tiny_model("llama", folder / "made")
+    place.outside.mkdir(parents=True)
     for suffix, text in {".json": (inner / "config.json").read_bytes(), ".gguf": gguf.tiny().encode(),
                          ".safetensors": (inner / "model.safetensors").read_bytes(), ".jinja": b"x",
                          ".txt": b"x"}.items():  # fmt: skip
         (place.outside / f"secret{suffix}").write_bytes(text)
     if bundle.base == "hf":
-        tiny_model("llama", place.model)
+        shutil.copytree(inner, place.model)
+    else:
+        place.model.mkdir()
     bundle.build(place)
     return place

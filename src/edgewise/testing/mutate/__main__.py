@@ -14,7 +14,7 @@ from pathlib import Path
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads would not survive the forks
 
-from edgewise.testing.mutate.cases import KINDS, Cases
+from edgewise.testing.mutate.cases import KINDS, Cases, corpus
 from edgewise.testing.mutate.forks import begin, bound95, run_cases
 from edgewise.testing.mutate.loading import stages, use
 from edgewise.testing.mutate.truncate import truncations
@@ -47,14 +47,17 @@ def mutate(
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m edgewise.testing.mutate", description=__doc__)
-    parser.add_argument("kind", choices=[*KINDS, "truncate"])
+    parser.add_argument("kind", choices=[*KINDS, "truncate", "corpus"])
     parser.add_argument("--n", type=int, default=1000, help="how many files")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stages", default="all", help="all, or some of open,read,text,template,model")
     parser.add_argument("--only", type=int, help="run this case alone")
-    parser.add_argument("--keep", type=Path, help="with --only: put the case's files there, and do not run it")
+    parser.add_argument("--keep", type=Path, help="with --only or corpus: put the files there and run nothing")
     parser.add_argument("--no-rss", action="store_true", help="do not measure memory (sanitizers use a lot of it)")
     given = parser.parse_args()
+    if given.kind == "corpus":
+        corpus(given.keep or Path("corpus"))
+        return 0
     if given.kind == "truncate":
         answer = truncations(given.n, given.stages, rss=not given.no_rss)
     elif given.keep is not None and given.only is not None:

@@ -98,3 +98,26 @@ class Cases:
     def restore(self, target: Path) -> None:
         if self.kind != "gguf":
             target.write_bytes(self._original(target))
+
+
+def corpus(folder: Path) -> None:
+    """Seeds for the fuzz targets of csrc/fuzz, a folder for each: small, because luck thins out with size."""
+    for name in ("gguf", "safetensors", "json"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for kind in ("llama", "gpt2"):
+        file = gguf.tiny(kind)
+        for entry in file.entries:
+            if isinstance(entry.value, list):
+                entry.value = entry.value[:4]
+        file.tensors = [gguf.Tensor(b"a", [32, 2], 8, bytes(68)), gguf.Tensor(b"b.weight", [3], 0, bytes(12))]
+        # the target takes two bytes of its own first: how much larger the file is than what it is shown
+        (folder / "gguf" / kind).write_bytes(bytes(2) + file.encode())
+        file.tensors = []
+        (folder / "gguf" / f"{kind}-vocabulary").write_bytes(bytes(2) + file.encode())
+    records = [safetensors.Tensor("a", "F32", [2, 3], [0, 24]), safetensors.Tensor("b.\u00e9", "BF16", [], [24, 26])]
+    (folder / "safetensors" / "two").write_bytes(safetensors.File(records, bytes(26)).encode())
+    (folder / "safetensors" / "none").write_bytes(safetensors.File([], b"", None).encode())
+    (folder / "json" / "all").write_text(
+        '{"a": [1, -2.5e-3, 0, null, true, false, "\\u00e9\\ud83d\\ude00\\n"], "b": {"c": {}, "d": [[]]}}'
+    )
+    (folder / "json" / "settings").write_text(json.dumps(dict(jsons.CODE)))

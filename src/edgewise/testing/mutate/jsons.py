@@ -1,5 +1,6 @@
 """JSON files as trees: values, keys and types change, and sometimes the text itself."""
 
+import copy
 import json
 import random
 from typing import Any
@@ -37,7 +38,7 @@ def _change(tree: Any, rng: random.Random) -> Any:
     if not places or rng.random() < 0.1:
         if isinstance(tree, dict):
             key, value = rng.choice(CODE)
-            tree[key] = value
+            tree[key] = copy.deepcopy(value)
         return tree
     depth = rng.choice([1, 1, 2, 3, 9])
     path = rng.choice([p for p in places if len(p) <= depth] or places)
@@ -51,7 +52,7 @@ def _change(tree: Any, rng: random.Random) -> Any:
         case 1 if isinstance(old, (int, float)) and not isinstance(old, bool):
             holder[path[-1]] = rng.choice([-1, 0, 1, old + 1, old - 1, old * 2, 2**31, 2**63, 1e30, -old])
         case 2 if isinstance(old, (list, dict, str)):
-            half = {} if isinstance(old, dict) else old[: len(old) // 2]
+            half: Any = {} if isinstance(old, dict) else old[: len(old) // 2]
             holder[path[-1]] = rng.choice([type(old)(), [old], old, half])
         case 3:
             other = rng.choice(places)
@@ -63,7 +64,7 @@ def _change(tree: Any, rng: random.Random) -> Any:
             except (KeyError, IndexError, TypeError):
                 holder[path[-1]] = None
         case _:
-            holder[path[-1]] = rng.choice(VALUES)
+            holder[path[-1]] = copy.deepcopy(rng.choice(VALUES))
     return tree
 
 

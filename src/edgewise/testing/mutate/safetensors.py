@@ -150,7 +150,7 @@ def _whole(file: File, rng: random.Random) -> None:
 
 
 def _valid(file: File, rng: random.Random) -> None:
-    """Another file that keeps the format's rules: order, dtype, shape or names differ, so that the models must notice."""
+    """Another file that keeps the format's rules: order, dtype, shape or names differ, and the models must notice."""
     pieces = {id(t): file.data[t.offsets[0] : t.offsets[1]] for t in file.tensors}
     tensor = rng.choice(file.tensors)
     match rng.randrange(5):
