@@ -73,7 +73,8 @@ def parts(fmt: str, stored: U8, cols: int) -> dict[str, Any]:
         return {"q": q.reshape(rows, cols), "d": half(0), "dmin": half(2), "s": scale.reshape(rows, -1),
                 "m": least.reshape(rows, -1)}
     bottom, top = b[..., :128].reshape(rows, -1, 2, 64), b[..., 128:192].reshape(rows, -1, 2, 32)
-    four: Any = np.stack([bottom[..., :32] & 15, bottom[..., 32:] & 15, bottom[..., :32] >> 4, bottom[..., 32:] >> 4], -2)
+    first, second = bottom[..., :32], bottom[..., 32:]
+    four: Any = np.stack([first & 15, second & 15, first >> 4, second >> 4], -2)
     two: Any = np.stack([top >> i & 3 for i in (0, 2, 4, 6)], -2)
     q6 = (four | (two << 4)).astype(np.int64) - 32
     scale = b[..., 192:208].view(np.int8).astype(np.int64)
@@ -87,7 +88,8 @@ def dequantise(fmt: str, stored: U8, cols: int) -> Any:
     if fmt in ("Q4_0", "Q8_0"):
         return (q.reshape(rows, -1, 32) * p["d"][..., None]).reshape(rows, cols)
     if fmt == "Q4_K":
-        d, m = np.repeat(p["d"], 8, 1) * p["s"].astype(np.float32), np.repeat(p["dmin"], 8, 1) * p["m"].astype(np.float32)
+        d = np.repeat(p["d"], 8, 1) * p["s"].astype(np.float32)
+        m = np.repeat(p["dmin"], 8, 1) * p["m"].astype(np.float32)
         return (q.reshape(rows, -1, 32) * d[..., None] - m[..., None]).reshape(rows, cols)
     d = (np.repeat(p["d"], 16, 1) * p["s"].astype(np.float32))[..., None]
     return (q.reshape(rows, -1, 16) * d).reshape(rows, cols)
