@@ -15,96 +15,102 @@ inline void relax() {
 #endif
 }
 
-// Waits until `at` differs from `old`: spins, then sleeps.
-inline void wait_change(std::atomic<uint32_t>& at, uint32_t old, int spins) {
-  for (int i = 0; i < spins; ++i) {
-    if (at.load(std::memory_order_acquire) != old) return;
-    relax();
+// Spins until ready(), then gives the core away between looks: what it waits for is being done by a running thread.
+template <class Ready>
+inline void spin_until(int spins, Ready&& ready) {
+  for (int i = 0; !ready(); ++i) {
+    if (i < spins) relax();
+    else std::this_thread::yield();
   }
-  while (at.load(std::memory_order_acquire) == old) at.wait(old, std::memory_order_acquire);
 }
 
-constexpr int kSpins = 3000;         // some 50 to 100 microseconds
-constexpr int kCrowdedSpins = 50;    // more threads than cores: leave the core to whoever has work
+constexpr int kSpins = 3000;       // some 50 to 100 microseconds
+constexpr int kCrowdedSpins = 50;  // more threads than cores: leave the core to whoever has work
 
 }  // namespace
 
 Team::Team(int threads) : threads_(std::max(1, threads)) {
   spins_ = threads_ > usable_cores() ? kCrowdedSpins : kSpins;
-  workers_.reserve(threads_ - 1);
-  for (int i = 1; i < threads_; ++i) workers_.emplace_back([this, i] { serve(i); });
+  helpers_.reserve(size_t(threads_ - 1));
+  for (int i = 1; i < threads_; ++i) helpers_.emplace_back([this, i] { serve(i); });
 }
 
 Team::~Team() {
   {
     std::lock_guard lock(turn_);
-    stop_ = true;
-    epoch_.fetch_add(1, std::memory_order_release);
-    epoch_.notify_all();
+    stop_.store(true, std::memory_order_relaxed);
+    state_.fetch_add(2, std::memory_order_seq_cst);
+    state_.notify_all();
   }
-  for (auto& worker : workers_) worker.join();
-}
-
-void Team::reset_slots() {
-  for (auto& slot : slots_) slot.value.store(0, std::memory_order_relaxed);
+  for (auto& helper : helpers_) helper.join();
 }
 
 void Team::run_erased(Erased body, void* context, bool alone) {
   if (alone || threads_ == 1) {
-    Worker worker{nullptr, 0, 1};
+    Worker worker{nullptr, 0};
     body(context, worker);
     return;
   }
   std::lock_guard lock(turn_);
   body_ = body;
   context_ = context;
-  reset_slots();
-  pending_.store(uint32_t(threads_ - 1), std::memory_order_relaxed);
-  epoch_.fetch_add(1, std::memory_order_release);
-  epoch_.notify_all();
-  Worker worker{this, 0, threads_};
+  for (Loop& loop : loops_) {
+    loop.taken.store(0, std::memory_order_relaxed);
+    loop.done.store(0, std::memory_order_relaxed);
+  }
+  state_.fetch_add(1, std::memory_order_seq_cst);  // open
+  state_.notify_all();
+  Worker worker{this, 0};
   body(context, worker);
-  uint32_t left;
-  while ((left = pending_.load(std::memory_order_acquire)) != 0) wait_change(pending_, left, spins_);
+  // Close, then wait for those inside. A helper announces itself before it looks whether the region is still open, and
+  // we close before we look whether anyone is inside, so one of us sees the other.
+  state_.fetch_add(1, std::memory_order_seq_cst);
+  spin_until(spins_, [&] { return inside_.load(std::memory_order_seq_cst) == 0; });
 }
 
 void Team::serve(int index) {
-  uint32_t seen = 0;
+  uint32_t seen = 0;  // the last state this helper has dealt with
   for (;;) {
-    wait_change(epoch_, seen, spins_);
-    seen = epoch_.load(std::memory_order_acquire);
-    if (stop_) return;
-    Worker worker{this, index, threads_};
-    body_(context_, worker);
-    if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) pending_.notify_one();
-  }
-}
-
-void Worker::barrier() {
-  if (threads == 1) return;
-  const uint32_t phase = team->phase_.load(std::memory_order_acquire);
-  if (team->arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == uint32_t(threads)) {
-    team->arrived_.store(0, std::memory_order_relaxed);
-    team->phase_.store(phase + 1, std::memory_order_release);
-    team->phase_.notify_all();
-  } else {
-    wait_change(team->phase_, phase, team->spins_);
+    for (int i = 0; i < spins_ && state_.load(std::memory_order_acquire) == seen; ++i) relax();
+    state_.wait(seen, std::memory_order_acquire);
+    const uint32_t now = state_.load(std::memory_order_acquire);
+    if (now == seen) continue;
+    seen = now;
+    if (stop_.load(std::memory_order_relaxed)) return;
+    if (now % 2 == 0) continue;
+    inside_.fetch_add(1, std::memory_order_seq_cst);
+    if (state_.load(std::memory_order_seq_cst) == now) {  // still open
+      Worker worker{this, index};
+      body_(context_, worker);
+    }
+    inside_.fetch_sub(1, std::memory_order_release);
   }
 }
 
 bool Worker::next(int slot, int64_t items, int64_t chunk, int64_t* begin, int64_t* end) {
-  if (threads == 1) {
+  if (!team) {
     if (used & (1u << slot)) return false;
     used |= 1u << slot;
     *begin = 0;
     *end = items;
     return items > 0;
   }
-  const int64_t at = team->slots_[slot].value.fetch_add(chunk, std::memory_order_relaxed);
+  Team::Loop& loop = team->loops_[slot];
+  if (held) loop.done.fetch_add(held, std::memory_order_release);
+  held = 0;
+  if (loop.taken.load(std::memory_order_relaxed) >= items) return false;
+  const int64_t at = loop.taken.fetch_add(chunk, std::memory_order_relaxed);
   if (at >= items) return false;
   *begin = at;
   *end = std::min(items, at + chunk);
+  held = *end - at;
   return true;
+}
+
+void Worker::wait(int slot, int64_t items) {
+  if (!team) return;
+  const Team::Loop& loop = team->loops_[slot];
+  spin_until(team->spins_, [&] { return loop.done.load(std::memory_order_acquire) >= items; });
 }
 
 }  // namespace edgewise

@@ -3,39 +3,42 @@
 
 #include <atomic>
 #include <cstdint>
-#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
 
 namespace edgewise {
 
-// One thread's view of a running region.
 class Team;
+
+// One thread's view of a running region.
 struct Worker {
-  Team* team;
+  Team* team;   // null: alone
   int index;    // 0 is the caller
-  int threads;  // in this region
-  uint32_t used = 0;  // slots a lone worker has been through
-  void barrier();
-  // The next chunk of [0, items): false when none is left. `slot` is one of a few counters of the region; a slot is
-  // used for one loop only. Which thread gets which chunk varies; results must not depend on it.
+  uint32_t used = 0;    // slots that a lone worker has been through
+  int64_t held = 0;     // items of the chunk it works on
+  // The next chunk of [0, items) of a loop: false when none is left. Each loop of a region has a slot of its own. Which
+  // thread gets which chunk varies, so results must not depend on it. All chunks are taken until it returns false.
   bool next(int slot, int64_t items, int64_t chunk, int64_t* begin, int64_t* end);
+  // Waits until the loop's items are all done, by whomever. Every thread has called next(slot, ...) to its end.
+  void wait(int slot, int64_t items);
 };
 
-// Threads wait by spinning for a few tens of microseconds and then sleep in the kernel, so that a busy decode loop
-// pays no system call and an idle device costs no power. Not usable in a child after fork().
+// A region belongs to the thread that calls run(); the others help if they are awake in time. Nobody waits for a helper
+// that has not come: when the system gives its core to someone else, the caller does the work alone. Helpers wait for
+// work by spinning for some tens of microseconds and then sleep in the kernel, so that a busy decode loop pays no system
+// call and an idle device costs no power. Not usable in a child after fork().
 class Team {
  public:
-  static constexpr int kSlots = 16;
+  static constexpr int kSlots = 8;
   explicit Team(int threads);
   ~Team();
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
   int threads() const { return threads_; }
 
-  // Runs body(Worker&) on every thread and returns when all have finished. Calls from several threads take turns.
-  // threads == 1, or alone == true: runs on the caller without any synchronisation.
+  // Runs body(Worker&) on the caller and on whoever helps; returns when all work is done. Calls from several threads take
+  // turns. threads == 1, or alone == true: runs on the caller without any synchronisation.
   template <class Body>
   void run(Body&& body, bool alone = false) {
     run_erased([](void* context, Worker& worker) { (*static_cast<Body*>(context))(worker); }, &body, alone);
@@ -46,23 +49,21 @@ class Team {
   using Erased = void (*)(void*, Worker&);
   void run_erased(Erased body, void* context, bool alone);
   void serve(int index);
-  void reset_slots();
 
   const int threads_;
   int spins_;
   std::mutex turn_;
   Erased body_ = nullptr;
   void* context_ = nullptr;
-  bool stop_ = false;
-  struct alignas(64) Counter {
-    std::atomic<int64_t> value{0};
+  std::atomic<bool> stop_{false};
+  struct Loop {
+    alignas(64) std::atomic<int64_t> taken{0};
+    alignas(64) std::atomic<int64_t> done{0};
   };
-  alignas(64) std::atomic<uint32_t> epoch_{0};    // a new region begins
-  alignas(64) std::atomic<uint32_t> pending_{0};  // workers that have not finished the region
-  alignas(64) std::atomic<uint32_t> arrived_{0};  // barrier: threads waiting
-  alignas(64) std::atomic<uint32_t> phase_{0};    // barrier: generation
-  Counter slots_[kSlots];
-  std::vector<std::thread> workers_;
+  alignas(64) std::atomic<uint32_t> state_{0};   // odd: a region is open
+  alignas(64) std::atomic<uint32_t> inside_{0};  // helpers in the region
+  Loop loops_[kSlots];
+  std::vector<std::thread> helpers_;
 };
 
 }  // namespace edgewise

@@ -41,7 +41,7 @@ MatmulArgs Activations::args(const Target& target, const float* floats, int64_t 
 namespace {
 
 constexpr int64_t kPanelRows = kPanel * kLanes;
-constexpr int64_t kEarly = 1 << 14;  // floats that are quicker prepared by the caller than met for at a barrier
+constexpr int64_t kEarly = 1 << 14;  // floats that are quicker prepared by the caller than waited for
 
 int64_t panels_of(const Weight& w) { return (w.view.rows + kPanelRows - 1) / kPanelRows; }
 int64_t blocks_of(const Weight& w) { return (w.view.rows + kLanes - 1) / kLanes; }
@@ -79,7 +79,7 @@ bool Device::linears(const float* x, int64_t n, int64_t depth, const float* norm
     if (prepares && !early) {
       while (me.next(1, n, kColumns, &begin, &end))
         for (int64_t c = begin; c < end; ++c) prepare(c);
-      me.barrier();
+      me.wait(1, n);
     }
     while (me.next(0, panels, chunk, &begin, &end))
       for (const Target& t : targets) {  // the panels of all weights, one after the other
@@ -90,7 +90,7 @@ bool Device::linears(const float* x, int64_t n, int64_t depth, const float* norm
         end -= mine;
         if (end <= 0) break;
       }
-  }, work < 8 * kWorthWaking);
+  }, work < 2 * kWorthWaking);
   return true;
 }
 
@@ -113,7 +113,7 @@ bool Device::ffn(const float* x, int64_t n, const float* norm, float eps, const 
   if (prepares && early)
     for (int64_t c = 0; c < n; ++c) prepare(c);
 
-  // The hidden values of a strip of rows are computed, activated and quantised by one thread, so no barrier between.
+  // The hidden values of a strip of rows are computed, activated and quantised by one thread, without waiting for others.
   const int64_t strip = hidden.quantised() && grain_of(down.w->view.kind) == Grain::Super ? kSuper : kPanelRows;
   const int64_t strips = (width + strip - 1) / strip, down_panels = panels_of(*down.w);
   const int64_t strip_bytes = 2 * gate.w->view.block_bytes * (strip / kLanes);
@@ -125,7 +125,7 @@ bool Device::ffn(const float* x, int64_t n, const float* norm, float eps, const 
     if (prepares && !early) {
       while (me.next(1, n, kColumns, &begin, &end))
         for (int64_t c = begin; c < end; ++c) prepare(c);
-      me.barrier();
+      me.wait(1, n);
     }
     while (me.next(2, strips, inner_chunk, &begin, &end)) {
       const int64_t from = begin * strip, to = std::min(width, end * strip), blocks = (to + kLanes - 1) / kLanes;
@@ -137,11 +137,11 @@ bool Device::ffn(const float* x, int64_t n, const float* norm, float eps, const 
         hidden.take(k, row, c, from / kGroup, to / kGroup, 0, n);
       }
     }
-    me.barrier();
+    me.wait(2, strips);
     while (me.next(3, down_panels, outer_chunk, &begin, &end))
       k.matmul[int(down.w->view.kind)](hidden.args(down, gates.as<float>(), 0, n), begin * kPanel,
                                        std::min(end * kPanel, blocks_of(*down.w)));
-  }, n * depth * width < 8 * kWorthWaking);
+  }, 3 * n * depth * width < 2 * kWorthWaking);
   return true;
 }
 

@@ -107,7 +107,7 @@ bool Device::moe(const float* x, int64_t rows, const int32_t* ids, const float* 
         in.take(k, row, p, 0, dim / kGroup, b.first, b.count);
         if (floats) std::memcpy(gathered.as<float>() + p * dim, row, size_t(dim) * 4);
       }
-    me.barrier();
+    me.wait(0, slots);
     while (me.next(1, inner, chunk_of(inner), &begin, &end))
       each(begin, end, strip, ffn, [&](const Busy& b, int64_t from, int64_t to) {
         multiply(in, gate, gathered.as<float>(), b, gates.as<float>(), from, to);
@@ -118,19 +118,19 @@ bool Device::moe(const float* x, int64_t rows, const int32_t* ids, const float* 
           mid.take(k, row, p, from / kGroup, to / kGroup, b.first, b.count);
         }
       });
-    me.barrier();
+    me.wait(1, inner);
     while (me.next(2, outer, chunk_of(outer), &begin, &end))
       each(begin, end, kRows, dim, [&](const Busy& b, int64_t from, int64_t to) {
         multiply(mid, down, gates.as<float>(), b, parts.as<float>(), from, to);
       });
-    me.barrier();
+    me.wait(2, outer);
     std::vector<const float*> pieces(size_t(count), nullptr);
     while (me.next(3, rows, 4, &begin, &end))
       for (int64_t r = begin; r < end; ++r) {
         for (int64_t j = 0; j < count; ++j) pieces[size_t(j)] = parts.as<float>() + int64_t(place[size_t(r * count + j)]) * dim;
         k.combine(pieces.data(), weights + r * count, count, out + r * dim, dim);
       }
-  }, slots * dim * ffn < 8 * kWorthWaking);
+  }, 3 * slots * dim * ffn < 2 * kWorthWaking);
   return true;
 }
 

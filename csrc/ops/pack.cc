@@ -113,16 +113,18 @@ void pack_q4_k(const uint8_t* const rows[kLanes], int64_t supers, const Place& a
     }
 }
 
-// The 6-bit values of a Q6_K block in order.
+// The 6-bit values of a Q6_K block in order, four at a time.
 void q6_values(const uint8_t* stored, uint8_t* u) {
   const auto* block = (const BlockQ6_K*)stored;
+  constexpr uint32_t kLow = 0x0f0f0f0fu, kTwo = 0x03030303u;
   for (int n = 0; n < 2; ++n)
-    for (int l = 0; l < 32; ++l) {
-      const uint8_t a = block->low[64 * n + l], b = block->low[64 * n + 32 + l], h = block->high[32 * n + l];
-      u[128 * n + l] = uint8_t((a & 15) | ((h & 3) << 4));
-      u[128 * n + 32 + l] = uint8_t((b & 15) | (((h >> 2) & 3) << 4));
-      u[128 * n + 64 + l] = uint8_t((a >> 4) | (((h >> 4) & 3) << 4));
-      u[128 * n + 96 + l] = uint8_t((b >> 4) | ((h >> 6) << 4));
+    for (int l = 0; l < 32; l += 4) {
+      const uint32_t a = word(block->low + 64 * n + l), b = word(block->low + 64 * n + 32 + l);
+      const uint32_t h = word(block->high + 32 * n + l);
+      put_word(u + 128 * n + l, (a & kLow) | (h & kTwo) << 4);
+      put_word(u + 128 * n + 32 + l, (b & kLow) | (h >> 2 & kTwo) << 4);
+      put_word(u + 128 * n + 64 + l, (a >> 4 & kLow) | (h >> 4 & kTwo) << 4);
+      put_word(u + 128 * n + 96 + l, (b >> 4 & kLow) | (h >> 6 & kTwo) << 4);
     }
 }
 
