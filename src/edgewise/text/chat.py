@@ -73,7 +73,7 @@ class JinjaChatTemplate:
         def own(text: str) -> str:  # the model wrote it: its <think> and the like stay what they were
             return tokenizer.break_up(text, breaker)
 
-        marked = [_marked(message, own if message["role"] == "assistant" else outside) for message in plain]
+        marked = [_marked(message, outside, own) for message in plain]
         for key in rest:  # documents and the like come from outside too; bos_token and its kin are the template's own
             if not key.endswith("_token"):
                 rest[key] = _map(rest[key], outside)
@@ -141,9 +141,10 @@ def _plain(value: Any, where: str, depth: int = 0) -> Any:
     raise BadInput(f"{where} is a {_kind(value)}; only JSON values can be given to a chat template.")
 
 
-def _marked(message: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+def _marked(message: dict[str, Any], outside: Callable[[str], str], own: Callable[[str], str]) -> dict[str, Any]:
     """The message with every string changed; the roles that templates ask for stay as they are."""
-    changed: dict[str, Any] = _map(message, change)
+    written = ("content", *_REASONING) if message["role"] == "assistant" else ()
+    changed = {outside(key): _map(value, own if key in written else outside) for key, value in message.items()}
     return {**changed, "role": message["role"]} if message["role"] in _ROLES else changed
 
 

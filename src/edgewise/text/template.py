@@ -185,7 +185,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         shallow = frozenset(_SHALLOW.split())
         self.filters = {k: self._metered(k, f, k in shallow) for k, f in {**filters, "tojson": _tojson}.items()}
         self.filters["edgewise_iterate"] = self._listed
-        tests: dict[str, Callable[..., Any]] = dict(self.tests)
+        tests: Any = self.tests  # typed by Jinja as functions that nothing can call
         self.tests = {k: self._metered(k, f, k in shallow) for k, f in tests.items()}
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
@@ -251,7 +251,9 @@ class _Sandbox(ImmutableSandboxedEnvironment):
                 return getattr(obj, attribute)
             except AttributeError:
                 return self.undefined(obj=obj, name=attribute)
-        if attribute.startswith("_") or hasattr(obj, attribute) or kind not in _PLAIN:
+        if attribute.startswith("_") or kind not in _PLAIN:
+            raise SecurityError(f"reading '{attribute}' of {kind.__name__}")
+        if hasattr(kind, attribute):  # a method that changes its object: undefined, as in transformers
             return self.unsafe_undefined(obj, attribute)
         return self.undefined(obj=obj, name=attribute)
 
@@ -465,6 +467,7 @@ class Template:
         if isinstance(error, UndefinedError):
             return BadInput(f"{self._name} needs something these messages lack: {text}.")
         if isinstance(error, RecursionError | MemoryError):
-            return BadInput(f"{self._name} nests too deep or needs too much memory, so it was stopped.")
+            what = "nests too deep" if isinstance(error, RecursionError) else "needs too much memory"
+            return BadInput(f"{self._name} {what}, so it was stopped.")
         kind = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
         return BadInput(f"{self._name} fails on these messages: {kind}{text}.")

@@ -143,11 +143,11 @@ def _ids(backend: tokenizers.Tokenizer, text: str) -> list[int]:
         return []
     try:
         return list(backend.encode(text, add_special_tokens=False).ids)
-    except UnicodeEncodeError:
-        raise BadInput("The text contains lone surrogates, which are not Unicode text: decode it properly.") from None
-    except BaseException as error:
+    except BaseException as error:  # a panic of the library is no Exception
         if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
             raise
+        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+            raise BadInput("The text contains lone surrogates, which are not Unicode text.") from None
         raise BadInput(f"The tokenizer cannot encode this text: {error}.") from None
 
 
