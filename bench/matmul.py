@@ -34,7 +34,8 @@ def main() -> None:
         nbytes = formats.nbytes(fmt, args.rows * args.cols)
         stored = rng.integers(0, 60, nbytes, dtype=np.uint8)  # small bytes: no NaN or infinity among the scales
         count = max(1, (args.mib << 20) // nbytes)
-        weights = [device.load((args.rows, args.cols), fmt, lambda at, n, s=stored: s[at : at + n]) for _ in range(count)]
+        shape = (args.rows, args.cols)
+        weights = [device.load(shape, fmt, lambda at, n, s=stored: s[at : at + n]) for _ in range(count)]
         for columns in map(int, args.columns.split(",")):
             x = device.upload(rng.normal(size=(columns, args.cols)).astype(np.float32))
             for w in weights[:2]:

@@ -9,11 +9,10 @@ namespace edgewise {
 
 Region::Region(size_t bytes, bool huge_pages) {
   if (bytes == 0) return;
-  // Align to 2 MiB when large, so that huge pages cover it from the first byte.
   void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (at == MAP_FAILED) return;
 #ifdef MADV_HUGEPAGE
-  if (huge_pages && bytes >= (size_t(4) << 20)) madvise(at, bytes, MADV_HUGEPAGE);
+  if (huge_pages && bytes >= (size_t(2) << 20)) madvise(at, bytes, MADV_HUGEPAGE);
 #endif
   data_ = static_cast<uint8_t*>(at);
   bytes_ = bytes;

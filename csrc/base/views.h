@@ -11,7 +11,8 @@ constexpr int kLanes = 16;     // output rows in a row block; float lanes of eve
 constexpr int kPanel = 2;      // row blocks of a quantised weight that lie interleaved
 constexpr int kGroup = 32;     // weights that share one activation scale
 constexpr int kColumns = 8;    // columns in a tile of quantised activations
-constexpr int kSideRows = 6;   // rows of the side record, see QuantView
+constexpr int kSideRows = 5;   // rows of the side record, see QuantView
+constexpr int kSuper = 256;    // weights in a super-block of the K formats
 
 enum class Kind : uint8_t { F32, F16, BF16, Q4_0, Q8_0, Q4_K, Q6_K, Count };
 
@@ -26,10 +27,14 @@ struct WeightView {
   Kind kind;
 };
 
-// Activations quantised to int8 per column and group of 32, in tiles of up to 8 columns. Tile t starts at
-// quants + t * 8 * groups * 32; inside a tile of C columns: [group][column][32]. The side record of a group holds
-// [kSideRows][C]: scale (float), -8*sum, -128*sum, -32*sum of the first 16, -32*sum of the last 16 (int32),
-// scale*sum (float), where sum is over the quantised values.
+// How activations reach a weight: as floats, or as int8 with one scale for 32 (Q4_0, Q8_0) or 256 (Q4_K, Q6_K) of them.
+enum class Grain : uint8_t { Float, Group, Super, Count };
+
+// Activations quantised to int8, in tiles of up to 8 columns. Tile t starts at quants + t * 8 * groups * 32; inside a tile
+// of C columns: [group of 32][column][32]. The side record of a group holds [kSideRows][C] words; sums are over the
+// quantised values of the group:
+//   0  the scale (float)              1  Group: -8 * sum. Super, even groups: sum of this and of the next, two int16
+//   2  Group: -128 * sum              3, 4  -32 * sum of the first and of the last 16
 struct QuantView {
   int8_t* quants;
   int32_t* side;

@@ -180,20 +180,83 @@ Buffer rows(Device& device, const Buffer& x, const Ints& index) {
   return out;
 }
 
+void check_rope(const Buffer& x, const Buffer& table, int64_t head_dim, const int32_t* positions) {
+  need(table.dims == 3 && table.shape[0] == 2 && !table.ints, "rope: the table must have shape (2, positions, rotated / 2).");
+  need(head_dim > 0 && x.cols() % head_dim == 0, "rope: x is not a whole number of heads wide.");
+  need(2 * table.shape[2] <= head_dim, "rope: the table rotates more columns than a head has.");
+  check_ids(positions, x.rows(), table.shape[1], "rope: position");
+}
+
+// x meets w: checks shapes and makes the result.
+Target target(const char* who, const Buffer& x, const Weight& w, const Buffer* bias, const Buffer* add, Buffer& out) {
+  ready(w, who);
+  if (x.cols() != w.view.cols)
+    refuse(std::string(who) + ": x is " + text(x) + " but the weight " + text(w.view) + " takes " + std::to_string(w.view.cols) + " columns.");
+  if (add && (add->rows() != x.rows() || add->cols() != w.view.rows))
+    refuse(std::string(who) + ": add is " + text(*add) + " but the result is (" + std::to_string(x.rows()) + ", " + std::to_string(w.view.rows) + ").");
+  return {&w, vector_of(bias, w.view.rows, who, "bias"), add ? floats(*add, who, "add") : nullptr, out.data()};
+}
+
 Buffer linear(Device& device, const Buffer& x, const Weight& w, const Buffer* bias, const Buffer* add) {
-  ready(w, "linear");
-  if (x.cols() != w.view.cols) refuse("linear: x is " + text(x) + " but the weight " + text(w.view) + " takes " + std::to_string(w.view.cols) + " columns.");
-  const int64_t n = x.rows();
-  const float* b = vector_of(bias, w.view.rows, "linear", "bias");
-  if (add && (add->rows() != n || add->cols() != w.view.rows)) refuse("linear: add is " + text(*add) + " but the result is (" + std::to_string(n) + ", " + std::to_string(w.view.rows) + ").");
-  Buffer out = make(device, n, w.view.rows);
-  const float *in = floats(x, "linear", "x"), *residual = add ? floats(*add, "linear", "add") : nullptr;
+  Buffer out = make(device, x.rows(), w.view.rows);
+  const Target t = target("linear", x, w, bias, add, out);
+  const float* in = floats(x, "linear", "x");
   bool ok;
   {
     nb::gil_scoped_release release;
-    ok = device.linear(in, n, w, b, residual, out.data());
+    ok = device.linears(in, x.rows(), x.cols(), nullptr, 0, {t});
   }
   if (!ok) out_of_room("linear");
+  return out;
+}
+
+// q, k and v of one layer: optional norm of x, three linears, optional norms of q and k, optional rope of q and k.
+nb::tuple qkv(Device& device, const Buffer& x, const Weight& q, const Weight& key, const Weight& v, const Buffer* q_bias,
+              const Buffer* k_bias, const Buffer* v_bias, const Buffer* norm, const Buffer* q_norm, const Buffer* k_norm,
+              float eps, std::optional<Ints> positions, const Buffer* table, int64_t head_dim) {
+  Buffer out[3] = {make(device, x.rows(), q.view.rows), make(device, x.rows(), key.view.rows), make(device, x.rows(), v.view.rows)};
+  const std::vector<Target> targets{target("qkv", x, q, q_bias, nullptr, out[0]), target("qkv", x, key, k_bias, nullptr, out[1]),
+                                    target("qkv", x, v, v_bias, nullptr, out[2])};
+  const float *in = floats(x, "qkv", "x"), *weight = vector_of(norm, x.cols(), "qkv", "norm");
+  const Buffer* norms[2] = {q_norm, k_norm};
+  for (int i = 0; i < 2; ++i)
+    if (norms[i] && (norms[i]->size() < 1 || out[i].cols() % norms[i]->size() || norms[i]->ints)) refuse("qkv: q_norm or k_norm does not divide its rows.");
+  if (table) {
+    need(positions.has_value() && int64_t(positions->size()) == x.rows(), "qkv: x needs one position for each row.");
+    check_rope(out[0], *table, head_dim, positions->data());
+    check_rope(out[1], *table, head_dim, positions->data());
+  }
+  bool ok;
+  {
+    nb::gil_scoped_release release;
+    ok = device.linears(in, x.rows(), x.cols(), weight, eps, targets);
+    for (int i = 0; i < 2 && ok; ++i) {
+      Buffer& y = out[i];
+      if (norms[i]) device.rms_norm(y.data(), norms[i]->data(), y.data(), y.size() / norms[i]->size(), norms[i]->size(), eps);
+      if (table) device.rope(y.data(), y.data(), y.rows(), y.cols(), head_dim, positions->data(), table->data(), table->shape[1], table->shape[2]);
+    }
+  }
+  if (!ok) out_of_room("qkv");
+  return nb::make_tuple(std::move(out[0]), std::move(out[1]), std::move(out[2]));
+}
+
+Buffer ffn(Device& device, const Buffer& x, const Weight& gate, const Weight& up, const Weight& down, const std::string& kind,
+           const Buffer* gate_bias, const Buffer* up_bias, const Buffer* down_bias, const Buffer* norm, float eps, const Buffer* add) {
+  const Act act = act_of(kind);
+  Buffer out = make(device, x.rows(), down.view.rows);
+  const Target g = target("ffn", x, gate, gate_bias, nullptr, out), u = target("ffn", x, up, up_bias, nullptr, out);
+  ready(down, "ffn");
+  if (up.view.rows != gate.view.rows || down.view.cols != gate.view.rows)
+    refuse("ffn: gate " + text(gate.view) + ", up " + text(up.view) + " and down " + text(down.view) + " do not fit together.");
+  if (add && (add->rows() != x.rows() || add->cols() != down.view.rows)) refuse("ffn: add is " + text(*add) + " but the result is " + text(out) + ".");
+  const Target d{&down, vector_of(down_bias, down.view.rows, "ffn", "bias"), add ? floats(*add, "ffn", "add") : nullptr, out.data()};
+  const float *in = floats(x, "ffn", "x"), *weight = vector_of(norm, x.cols(), "ffn", "norm");
+  bool ok;
+  {
+    nb::gil_scoped_release release;
+    ok = device.ffn(in, x.rows(), weight, eps, g, u, d, act);
+  }
+  if (!ok) out_of_room("ffn");
   return out;
 }
 
@@ -240,16 +303,12 @@ Buffer act_mul(Device& device, const Buffer& gate, const Buffer& up, const std::
 }
 
 Buffer rope(Device& device, const Buffer& x, const Ints& positions, const Buffer& table, int64_t head_dim) {
-  need(table.dims == 3 && table.shape[0] == 2, "rope: the table must have shape (2, positions, rotated / 2).");
-  const int64_t limit = table.shape[1], half = table.shape[2];
-  need(head_dim > 0 && x.cols() % head_dim == 0, "rope: x is not a whole number of heads wide.");
-  need(2 * half <= head_dim, "rope: the table rotates more columns than a head has.");
   need(int64_t(positions.size()) == x.rows(), "rope: x needs one position for each row.");
-  check_ids(positions.data(), x.rows(), limit, "rope: position");
+  check_rope(x, table, head_dim, positions.data());
   Buffer out = like(device, x);
   const float *in = floats(x, "rope", "x"), *t = floats(table, "rope", "table");
   nb::gil_scoped_release release;
-  device.rope(in, out.data(), x.rows(), x.cols(), head_dim, positions.data(), t, limit, half);
+  device.rope(in, out.data(), x.rows(), x.cols(), head_dim, positions.data(), t, table.shape[1], table.shape[2]);
   return out;
 }
 
@@ -454,6 +513,11 @@ void bind_ops(nb::module_& m) {
       .def("embed", &embed, "table"_a, "ids"_a)
       .def("rows", &rows, "x"_a, "index"_a)
       .def("linear", &linear, "x"_a, "w"_a, "bias"_a = nb::none(), "add"_a = nb::none())
+      .def("qkv", &qkv, "x"_a, "q"_a, "k"_a, "v"_a, nb::kw_only(), "q_bias"_a = nb::none(), "k_bias"_a = nb::none(),
+           "v_bias"_a = nb::none(), "norm"_a = nb::none(), "q_norm"_a = nb::none(), "k_norm"_a = nb::none(), "eps"_a = 0.0f,
+           "positions"_a = nb::none(), "table"_a = nb::none(), "head_dim"_a = 0)
+      .def("ffn", &ffn, "x"_a, "gate"_a, "up"_a, "down"_a, "act"_a, nb::kw_only(), "gate_bias"_a = nb::none(),
+           "up_bias"_a = nb::none(), "down_bias"_a = nb::none(), "norm"_a = nb::none(), "eps"_a = 0.0f, "add"_a = nb::none())
       .def("rms_norm", &rms_norm, "x"_a, "weight"_a, "eps"_a)
       .def("add", &add, "x"_a, "y"_a)
       .def("scale", &scale, "x"_a, "factor"_a)

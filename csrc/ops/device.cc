@@ -7,10 +7,6 @@
 
 namespace edgewise {
 
-QuantView quant_view(uint8_t* memory, int64_t columns, int64_t depth) {
-  return {(int8_t*)memory, (int32_t*)(memory + quant_bytes(columns, depth)), columns, depth / kGroup};
-}
-
 void Device::pack(Weight& w, int64_t first_block, const std::vector<const uint8_t*>& rows) {
   const int64_t n = int64_t(rows.size()), blocks = (n + kLanes - 1) / kLanes;
   split(blocks, n * w.view.cols, [&](int64_t begin, int64_t end) {
@@ -32,34 +28,6 @@ void Device::embed(const Weight& table, const int32_t* ids, int64_t n, float* ou
 
 void Device::rows(const float* x, int64_t cols, const int32_t* index, int64_t n, float* out) {
   for (int64_t i = 0; i < n; ++i) std::memcpy(out + i * cols, x + index[i] * cols, size_t(cols) * 4);
-}
-
-bool Device::linear(const float* x, int64_t n, const Weight& w, const float* bias, const float* add, float* out) {
-  const int64_t depth = w.view.cols, blocks = (w.view.rows + kLanes - 1) / kLanes;
-  MatmulArgs args{w.view, x, {}, n, out, w.view.rows, bias, add};
-  const auto kernel = k.matmul[int(w.view.kind)];
-  const bool quantised = is_quantised(w.view.kind);
-  Block memory;
-  if (quantised) {
-    memory = scratch(quant_bytes(n, depth) + side_bytes(n, depth));
-    if (!memory) return false;
-    args.q = quant_view(memory.as<uint8_t>(), n, depth);
-  }
-  const bool early = quantised && n * depth <= (1 << 14);  // cheaper to do here than to meet at a barrier for
-  if (early)
-    for (int64_t c = 0; c < n; ++c) k.quantise(x + c * depth, args.q, c, 0, args.q.groups);
-  const int64_t share = blocks / (4 * team.threads()) + 1, cache = (256 << 10) / w.view.block_bytes + 1;
-  const int64_t chunk = (std::min(share, cache) + kPanel - 1) / kPanel * kPanel;
-  team.run([&](Worker& me) {
-    int64_t begin, end;
-    if (quantised && !early) {
-      while (me.next(1, n, kColumns, &begin, &end))
-        for (int64_t c = begin; c < end; ++c) k.quantise(x + c * depth, args.q, c, 0, args.q.groups);
-      me.barrier();
-    }
-    while (me.next(0, blocks, chunk, &begin, &end)) kernel(args, begin, end);
-  }, n * depth * w.view.rows < 8 * kWorthWaking);
-  return true;
 }
 
 void Device::rms_norm(const float* x, const float* weight, float* out, int64_t runs, int64_t run, float eps) {

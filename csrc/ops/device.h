@@ -87,6 +87,38 @@ struct AttendSpec {
   float scale, softcap;
 };
 
+// A weight to be applied, what is added, and where the result goes: (rows, w.rows).
+struct Target {
+  const Weight* w;
+  const float* bias;
+  const float* add;
+  float* out;
+};
+
+class Device;
+
+// The rows that enter matmuls, in every grain that the weights they meet ask for.
+class Activations {
+ public:
+  Activations(int64_t columns, int64_t depth) : columns_(columns), depth_(depth) {}
+  void need(Kind kind);
+  bool reserve(Device& device);  // false: no memory
+  bool quantised() const { return needs_[1] || needs_[2]; }
+  // Takes groups [g0, g1) of one column from its floats; of the view that begins at column `first` and has `count`.
+  void take(const Kernels& k, const float* row, int64_t column, int64_t g0, int64_t g1, int64_t first, int64_t count) const;
+  void take(const Kernels& k, const float* row, int64_t column) const {
+    take(k, row, column, 0, depth_ / kGroup, 0, columns_);
+  }
+  // Arguments for columns [first, first + count); floats: those columns as float32, out: stride floats apart.
+  MatmulArgs args(const Target& target, const float* floats, int64_t first, int64_t count) const;
+
+ private:
+  QuantView view(Grain grain, int64_t first, int64_t count) const;
+  int64_t columns_, depth_;
+  bool needs_[int(Grain::Count)] = {};
+  Block memory_[int(Grain::Count)];
+};
+
 class Device {
  public:
   Device(int threads, const Kernels* kernels) : team(threads), k(*kernels), cache(std::make_shared<BlockCache>()) {}
@@ -97,7 +129,10 @@ class Device {
   void pack(Weight& w, int64_t first_block, const std::vector<const uint8_t*>& rows);
   void embed(const Weight& table, const int32_t* ids, int64_t n, float* out);
   void rows(const float* x, int64_t cols, const int32_t* index, int64_t n, float* out);
-  bool linear(const float* x, int64_t n, const Weight& w, const float* bias, const float* add, float* out);
+  // Several weights over the same n rows; norm (or null) is applied to the rows first.
+  bool linears(const float* x, int64_t n, int64_t depth, const float* norm, float eps, const std::vector<Target>& targets);
+  bool ffn(const float* x, int64_t n, const float* norm, float eps, const Target& gate, const Target& up,
+           const Target& down, Act act);
   void rms_norm(const float* x, const float* weight, float* out, int64_t runs, int64_t run, float eps);
   void act_mul(const float* gate, const float* up, float* out, int64_t n, Act act);
   void rope(const float* x, float* out, int64_t rows, int64_t cols, int64_t head_dim, const int32_t* positions,
@@ -124,10 +159,5 @@ class Device {
   const Kernels& k;
   std::shared_ptr<BlockCache> cache;
 };
-
-// Bytes of a QuantView of `columns` by `depth`, rounded for alignment: the quants, then the side records.
-inline size_t quant_bytes(int64_t columns, int64_t depth) { return size_t(columns * depth + 63) / 64 * 64; }
-inline size_t side_bytes(int64_t columns, int64_t depth) { return size_t(columns * (depth / kGroup) * kSideRows * 4 + 63) / 64 * 64; }
-QuantView quant_view(uint8_t* memory, int64_t columns, int64_t depth);
 
 }  // namespace edgewise

@@ -60,40 +60,42 @@ bool Device::moe(const float* x, int64_t rows, const int32_t* ids, const float* 
     place[size_t(s)] = int32_t(p);
   }
 
-  const bool in_quant = is_quantised(g0.kind) || is_quantised(up.members[0]->view.kind);
-  const bool in_float = !is_quantised(g0.kind) || !is_quantised(up.members[0]->view.kind);
-  const bool mid_quant = is_quantised(d0.kind);
-  // An expert's activations are tiles of their own; rounding each expert's start keeps records aligned enough.
-  const auto room = [](int64_t columns, int64_t depth) { return quant_bytes(columns, depth) + side_bytes(columns, depth); };
-  const auto quant_start = [&](const Busy& b, int64_t depth) { return size_t(b.first) * (room(1, depth) + 64); };
-  Block xq, xf, gates, ups, hq, parts;
-  if (in_quant) xq = scratch(size_t(slots) * (room(1, dim) + 64) + 64);
-  if (in_float) xf = scratch(size_t(slots * dim) * 4);
-  gates = scratch(size_t(slots * ffn) * 4);
-  ups = scratch(size_t(slots * ffn) * 4);
-  if (mid_quant) hq = scratch(size_t(slots) * (room(1, ffn) + 64) + 64);
-  parts = scratch(size_t(slots * dim) * 4);
-  if ((in_quant && !xq) || (in_float && !xf) || !gates || !ups || (mid_quant && !hq) || !parts) return false;
+  // An expert's rows are a view of their own: columns [first, first + count) of these.
+  Activations in(slots, dim), mid(slots, ffn);
+  in.need(g0.kind);
+  in.need(up.members[0]->view.kind);
+  mid.need(d0.kind);
+  const bool floats = grain_of(g0.kind) == Grain::Float || grain_of(up.members[0]->view.kind) == Grain::Float;
+  Block gathered, gates = scratch(size_t(slots * ffn) * 4), ups = scratch(size_t(slots * ffn) * 4),
+        parts = scratch(size_t(slots * dim) * 4);
+  if (floats) gathered = scratch(size_t(slots * dim) * 4);
+  if (!in.reserve(*this) || !mid.reserve(*this) || !gates || !ups || !parts || (floats && !gathered)) return false;
 
-  const auto view_of = [&](const Block& memory, const Busy& b, int64_t depth) {
-    return quant_view(memory.as<uint8_t>() + quant_start(b, depth) / 64 * 64, b.count, depth);
-  };
   std::vector<int32_t> owner(size_t(slots), 0);  // place → index into busy
   for (size_t i = 0; i < busy.size(); ++i)
     for (int64_t p = busy[i].first; p < busy[i].first + busy[i].count; ++p) owner[size_t(p)] = int32_t(i);
 
   constexpr int64_t kRows = kPanel * kLanes;
-  const int64_t ffn_panels = (ffn + kRows - 1) / kRows, dim_panels = (dim + kRows - 1) / kRows;
+  const int64_t strip = grain_of(d0.kind) == Grain::Super ? kSuper : kRows;
+  const int64_t strips = (ffn + strip - 1) / strip, panels = (dim + kRows - 1) / kRows;
   const auto chunk_of = [&](int64_t items) { return std::max<int64_t>(1, items / (8 * team.threads())); };
-  const int64_t busy_count = int64_t(busy.size());
+  const int64_t inner = int64_t(busy.size()) * strips, outer = int64_t(busy.size()) * panels;
 
-  // Calls f(expert, first row block, last row block) for the items [begin, end) of busy experts x panels.
-  const auto each = [&](int64_t begin, int64_t end, int64_t panels, int64_t rows_of, auto&& f) {
+  // Calls f(expert, first row, end row) for the items [begin, end) of busy experts x pieces of `size` of `total` rows.
+  const auto each = [&](int64_t begin, int64_t end, int64_t size, int64_t total, auto&& f) {
+    const int64_t pieces = (total + size - 1) / size;
     while (begin < end) {
-      const int64_t i = begin / panels, p = begin % panels, stop = std::min(panels, p + end - begin);
-      f(busy[size_t(i)], p * kPanel, std::min((rows_of + kLanes - 1) / kLanes, stop * kPanel));
+      const int64_t i = begin / pieces, p = begin % pieces, stop = std::min(pieces, p + end - begin);
+      f(busy[size_t(i)], p * size, std::min(total, stop * size));
       begin += stop - p;
     }
+  };
+  const auto multiply = [&](const Activations& rows, const Experts& experts, const float* x32, const Busy& b, float* to,
+                            int64_t from, int64_t end) {
+    const Weight& w = *experts.members[size_t(b.expert)];
+    const Target target{&w, nullptr, nullptr, to + b.first * w.view.rows};
+    k.matmul[int(w.view.kind)](rows.args(target, x32 + b.first * w.view.cols, b.first, b.count), from / kLanes,
+                               (end + kLanes - 1) / kLanes);
   };
 
   team.run([&](Worker& me) {
@@ -102,45 +104,28 @@ bool Device::moe(const float* x, int64_t rows, const int32_t* ids, const float* 
       for (int64_t p = begin; p < end; ++p) {
         const float* row = x + order[size_t(p)] / count * dim;
         const Busy& b = busy[size_t(owner[size_t(p)])];
-        if (in_quant) k.quantise(row, view_of(xq, b, dim), p - b.first, 0, dim / kGroup);
-        if (in_float) std::memcpy(xf.as<float>() + p * dim, row, size_t(dim) * 4);
+        in.take(k, row, p, 0, dim / kGroup, b.first, b.count);
+        if (floats) std::memcpy(gathered.as<float>() + p * dim, row, size_t(dim) * 4);
       }
     me.barrier();
-    const int64_t inner = busy_count * ffn_panels;
     while (me.next(1, inner, chunk_of(inner), &begin, &end))
-      each(begin, end, ffn_panels, ffn, [&](const Busy& b, int64_t b0, int64_t b1) {
-        const QuantView q = in_quant ? view_of(xq, b, dim) : QuantView{};
-        for (int half = 0; half < 2; ++half) {
-          const Weight& w = *(half ? up : gate).members[size_t(b.expert)];
-          float* to = (half ? ups : gates).as<float>() + b.first * ffn;
-          k.matmul[int(w.view.kind)]({w.view, xf.as<float>() + b.first * dim, q, b.count, to, ffn, nullptr, nullptr}, b0, b1);
-        }
-        const int64_t from = b0 * kLanes, n = std::min(ffn, b1 * kLanes) - from;
+      each(begin, end, strip, ffn, [&](const Busy& b, int64_t from, int64_t to) {
+        multiply(in, gate, gathered.as<float>(), b, gates.as<float>(), from, to);
+        multiply(in, up, gathered.as<float>(), b, ups.as<float>(), from, to);
         for (int64_t p = b.first; p < b.first + b.count; ++p) {
-          float* row = gates.as<float>() + p * ffn + from;
-          k.act_mul[int(act)](row, ups.as<float>() + p * ffn + from, row, n);
+          float* row = gates.as<float>() + p * ffn;
+          k.act_mul[int(act)](row + from, ups.as<float>() + p * ffn + from, row + from, to - from);
+          mid.take(k, row, p, from / kGroup, to / kGroup, b.first, b.count);
         }
       });
     me.barrier();
-    if (mid_quant) {
-      while (me.next(2, slots, 4, &begin, &end))
-        for (int64_t p = begin; p < end; ++p) {
-          const Busy& b = busy[size_t(owner[size_t(p)])];
-          k.quantise(gates.as<float>() + p * ffn, view_of(hq, b, ffn), p - b.first, 0, ffn / kGroup);
-        }
-      me.barrier();
-    }
-    const int64_t outer = busy_count * dim_panels;
-    while (me.next(3, outer, chunk_of(outer), &begin, &end))
-      each(begin, end, dim_panels, dim, [&](const Busy& b, int64_t b0, int64_t b1) {
-        const Weight& w = *down.members[size_t(b.expert)];
-        const QuantView q = mid_quant ? view_of(hq, b, ffn) : QuantView{};
-        k.matmul[int(w.view.kind)]({w.view, gates.as<float>() + b.first * ffn, q, b.count,
-                                    parts.as<float>() + b.first * dim, dim, nullptr, nullptr}, b0, b1);
+    while (me.next(2, outer, chunk_of(outer), &begin, &end))
+      each(begin, end, kRows, dim, [&](const Busy& b, int64_t from, int64_t to) {
+        multiply(mid, down, gates.as<float>(), b, parts.as<float>(), from, to);
       });
     me.barrier();
     std::vector<const float*> pieces(size_t(count), nullptr);
-    while (me.next(4, rows, 4, &begin, &end))
+    while (me.next(3, rows, 4, &begin, &end))
       for (int64_t r = begin; r < end; ++r) {
         for (int64_t j = 0; j < count; ++j) pieces[size_t(j)] = parts.as<float>() + int64_t(place[size_t(r * count + j)]) * dim;
         k.combine(pieces.data(), weights + r * count, count, out + r * dim, dim);

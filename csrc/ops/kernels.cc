@@ -18,7 +18,7 @@ namespace edgewise::EDGEWISE_NS {
 extern const Kernels kernels;
 const Kernels kernels = {
     EW_NAME,
-    quantise,
+    {nullptr, quantise, quantise_super},
     {matmul_f32, matmul_f16, matmul_bf16, matmul_q4_0, matmul_q8_0, matmul_q4_k, matmul_q6_k},
     rms_norm,
     add,

@@ -6,6 +6,7 @@
 namespace edgewise::EDGEWISE_NS {
 
 void quantise(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1);
+void quantise_super(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1);
 void matmul_f32(const MatmulArgs& args, int64_t b0, int64_t b1);
 void matmul_f16(const MatmulArgs& args, int64_t b0, int64_t b1);
 void matmul_bf16(const MatmulArgs& args, int64_t b0, int64_t b1);

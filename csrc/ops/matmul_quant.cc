@@ -1,5 +1,6 @@
-// Quantised matmul: lane = output row. For each row and group of 32 weights an exact int32 dot product, then one fused
-// multiply-add, groups in order. Any number of columns, any ISA and any split of the rows gives the same bits.
+// Quantised matmul: lane = output row. For each row an exact int32 dot product over a group of 32 weights (Q4_0, Q8_0)
+// or a super-block of 256 (Q4_K, Q6_K, their inner scales included), then one fused multiply-add (Q4_K: two), in order.
+// Any number of columns, any ISA and any split of the rows gives the same bits.
 #include "ops/kernels.h"
 #include "simd/simd.h"
 
@@ -85,11 +86,8 @@ struct Q4_K {
   static constexpr int kUnitGroups = 8, kUnitBytes = 2304, kHead = 256;
 
   template <int R, int C, int W, int odd>
-  EW_INLINE void group(const uint8_t* w, int at, int pair, const V* dw, const V* mw, const int8_t* x, const int32_t* side, int width,
-                       V (*acc)[C]) {
+  EW_INLINE void group(const uint8_t* w, int at, int pair, const I* scale, const int8_t* x, I (*total)[C]) {
     I s[R][C];
-    for (int r = 0; r < R; ++r)
-      for (int c = 0; c < C; ++c) s[r][c] = iset(0);
     for (int v = 0; v < 8; ++v) {
       B u[R];
       for (int r = 0; r < R; ++r) {
@@ -98,54 +96,76 @@ struct Q4_K {
       }
       for (int c = 0; c < C; ++c) {
         const B four = bfour(x + c * kGroup + 4 * v);
-        for (int r = 0; r < R; ++r) s[r][c] = idot7(s[r][c], u[r], four);
+        for (int r = 0; r < R; ++r) s[r][c] = idot7(v ? s[r][c] : iset(0), u[r], four);
       }
     }
-    for (int c = 0; c < C; ++c) {
-      const V dx = vset(as_float(side[c])), sum = vset(as_float(side[5 * width + c]));
-      for (int r = 0; r < R; ++r) {
-        acc[r][c] = vfma(vfrom(s[r][c]), vmul(dw[r], dx), acc[r][c]);
-        acc[r][c] = vnfma(mw[r], sum, acc[r][c]);
-      }
-    }
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < C; ++c) total[r][c] = iadd(total[r][c], imul(scale[r], s[r][c]));
   }
 
-  // The 6-bit scale and minimum of group g for 16 rows, times d and dmin.
-  EW_INLINE void scales(const uint8_t* w, int g, V* dw, V* mw) {
-    const uint8_t* packed = w + 64;
-    I scale, least;
+  // The 6-bit scale and minimum of group g for 16 rows.
+  EW_INLINE void scales(const uint8_t* head, int g, I* scale, I* least) {
+    const uint8_t* packed = head + 64;
     if (g < 4) {
-      scale = iand(iload_u8(packed + 16 * g), 63);
-      least = iand(iload_u8(packed + 16 * (g + 4)), 63);
+      *scale = iand(iload_u8(packed + 16 * g), 63);
+      *least = iand(iload_u8(packed + 16 * (g + 4)), 63);
     } else {
       const I low = iload_u8(packed + 16 * (g + 4));
-      scale = ior(iand(low, 15), ishl<4>(ishr<6>(iload_u8(packed + 16 * (g - 4)))));
-      least = ior(ishr<4>(low), ishl<4>(ishr<6>(iload_u8(packed + 16 * g))));
+      *scale = ior(iand(low, 15), ishl<4>(ishr<6>(iload_u8(packed + 16 * (g - 4)))));
+      *least = ior(ishr<4>(low), ishl<4>(ishr<6>(iload_u8(packed + 16 * g))));
     }
-    *dw = vmul(vload_f16((const uint16_t*)w), vfrom(scale));
-    *mw = vmul(vload_f16((const uint16_t*)w + kLanes), vfrom(least));
   }
 
   template <int R, int C, int W>
   EW_INLINE void unit(const uint8_t* w, int at, int, const int8_t* x, const int32_t* side, int width, V (*acc)[C]) {
+    // The minimums first: it reads the whole head in order, and leaves the registers to the dot products.
+    I scale[R][8];
+    for (int r = 0; r < R; ++r) {
+      const uint8_t* head = w + (at + r) * kHead;
+      I lows[C];  // minimum * sum of the activations
+      for (int c = 0; c < C; ++c) lows[c] = iset(0);
+      for (int g = 0; g < 8; g += 2) {
+        I first, second;
+        scales(head, g, &scale[r][g], &first);
+        scales(head, g + 1, &scale[r][g + 1], &second);
+        const I both = ior(first, ishl<16>(second));
+        for (int c = 0; c < C; ++c) lows[c] = idot16(lows[c], both, iset(side[(g * kSideRows + 1) * width + c]));
+      }
+      const V dmin = vload_f16((const uint16_t*)head + kLanes);
+      for (int c = 0; c < C; ++c) acc[r][c] = vnfma(vfrom(lows[c]), vmul(dmin, vset(as_float(side[c]))), acc[r][c]);
+    }
+    I total[R][C];  // scale * dot product
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < C; ++c) total[r][c] = iset(0);
     for (int g = 0; g < 8; g += 2) {
-      V dw[R], mw[R];
-      for (int r = 0; r < R; ++r) scales(w + (at + r) * kHead, g, &dw[r], &mw[r]);
-      group<R, C, W, 0>(w, at, g / 2, dw, mw, x, side, width, acc);
-      x += width * kGroup;
-      side += width * kSideRows;
-      for (int r = 0; r < R; ++r) scales(w + (at + r) * kHead, g + 1, &dw[r], &mw[r]);
-      group<R, C, W, 1>(w, at, g / 2, dw, mw, x, side, width, acc);
-      x += width * kGroup;
-      side += width * kSideRows;
+      I even[R], odd[R];
+      for (int r = 0; r < R; ++r) {
+        even[r] = scale[r][g];
+        odd[r] = scale[r][g + 1];
+      }
+      group<R, C, W, 0>(w, at, g / 2, even, x, total);
+      group<R, C, W, 1>(w, at, g / 2, odd, x + width * kGroup, total);
+      x += 2 * width * kGroup;
+    }
+    for (int r = 0; r < R; ++r) {
+      const V d = vload_f16((const uint16_t*)(w + (at + r) * kHead));
+      for (int c = 0; c < C; ++c) acc[r][c] = vfma(vfrom(total[r][c]), vmul(d, vset(as_float(side[c]))), acc[r][c]);
     }
   }
 };
 
-// A super-block of 256: half d (and 32 bytes of nothing), 16 x 16 int8 scales; then for each group of 32, 4 vectors of
-// low nibbles (quads v and v + 4) and 2 of high bits (bits 2i of vector h belong to quad 4h + i).
+// A super-block of 256: half d; then for each group of 32 a record: 2 x 16 int8 scales, 2 vectors of high bits (bits 2i of
+// vector h belong to quad 4h + i) and 4 of low nibbles (quads v and v + 4). Scales lie beside their quants because they
+// are needed one group at a time: going back to a head for them would break the stream.
 struct Q6_K {
-  static constexpr int kUnitGroups = 8, kUnitBytes = 3392, kHead = 320;
+  static constexpr int kUnitGroups = 8, kUnitBytes = 3360, kHead = 32, kRecord = 416;
+
+  template <int W>
+  EW_INLINE const uint8_t* scales_of(const uint8_t* w, int g, int r) { return w + W * kHead + g * W * kRecord + r * 32; }
+  template <int W>
+  EW_INLINE const uint8_t* bits_of(const uint8_t* w, int g, int i, int r) {
+    return w + W * kHead + g * W * kRecord + W * 32 + (i * W + r) * 64;
+  }
 
   template <int i>
   EW_INLINE B with_high(B low, B h) {
@@ -156,12 +176,12 @@ struct Q6_K {
   }
 
   template <int R, int C, int W, int v>
-  EW_INLINE void quad(const uint8_t* w, int at, int g, const int8_t* x, I (*s0)[C], I (*s1)[C]) {
+  EW_INLINE void quad(const uint8_t* w, int at, int g, const B* h0, const B* h1, const int8_t* x, I (*s0)[C], I (*s1)[C]) {
     B first[R], second[R];
     for (int r = 0; r < R; ++r) {
-      const B both = bload(vector_of<Q6_K, W>(w, 6 * g + v, at + r));
-      first[r] = with_high<v>(band(both, 15), bload(vector_of<Q6_K, W>(w, 6 * g + 4, at + r)));
-      second[r] = with_high<v>(bshr<4>(both, 15), bload(vector_of<Q6_K, W>(w, 6 * g + 5, at + r)));
+      const B both = bload(bits_of<W>(w, g, 2 + v, at + r));
+      first[r] = with_high<v>(band(both, 15), h0[r]);
+      second[r] = with_high<v>(bshr<4>(both, 15), h1[r]);
     }
     for (int c = 0; c < C; ++c) {
       const B x0 = bfour(x + c * kGroup + 4 * v), x1 = bfour(x + c * kGroup + 16 + 4 * v);
@@ -172,6 +192,11 @@ struct Q6_K {
 
   template <int R, int C, int W>
   EW_INLINE void unit(const uint8_t* w, int at, int, const int8_t* x, const int32_t* side, int width, V (*acc)[C]) {
+    I total[R][C];
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < C; ++c) total[r][c] = iset(0);
+    V dx[C];
+    for (int c = 0; c < C; ++c) dx[c] = vset(as_float(side[c]));
     for (int g = 0; g < 8; ++g) {
       I s0[R][C], s1[R][C];
       for (int r = 0; r < R; ++r)
@@ -179,21 +204,27 @@ struct Q6_K {
           s0[r][c] = iset(side[3 * width + c]);
           s1[r][c] = iset(side[4 * width + c]);
         }
-      quad<R, C, W, 0>(w, at, g, x, s0, s1);
-      quad<R, C, W, 1>(w, at, g, x, s0, s1);
-      quad<R, C, W, 2>(w, at, g, x, s0, s1);
-      quad<R, C, W, 3>(w, at, g, x, s0, s1);
+      B h0[R], h1[R];
       for (int r = 0; r < R; ++r) {
-        const uint8_t* head = w + (at + r) * kHead;
-        const V d = vload_f16((const uint16_t*)head);
-        const I scale0 = iload_i8((const int8_t*)head + 64 + 32 * g), scale1 = iload_i8((const int8_t*)head + 80 + 32 * g);
-        for (int c = 0; c < C; ++c) {  // below 2^24 in magnitude: exact in float
-          const I t = iadd(imul(scale0, s0[r][c]), imul(scale1, s1[r][c]));
-          acc[r][c] = vfma(vfrom(t), vmul(d, vset(as_float(side[c]))), acc[r][c]);
-        }
+        h0[r] = bload(bits_of<W>(w, g, 0, at + r));
+        h1[r] = bload(bits_of<W>(w, g, 1, at + r));
+      }
+      quad<R, C, W, 0>(w, at, g, h0, h1, x, s0, s1);
+      quad<R, C, W, 1>(w, at, g, h0, h1, x, s0, s1);
+      quad<R, C, W, 2>(w, at, g, h0, h1, x, s0, s1);
+      quad<R, C, W, 3>(w, at, g, h0, h1, x, s0, s1);
+      for (int r = 0; r < R; ++r) {
+        const int8_t* scales = (const int8_t*)scales_of<W>(w, g, at + r);
+        const I scale0 = iload_i8(scales), scale1 = iload_i8(scales + 16);
+        for (int c = 0; c < C; ++c)
+          total[r][c] = iadd(total[r][c], iadd(imul(scale0, s0[r][c]), imul(scale1, s1[r][c])));
       }
       x += width * kGroup;
       side += width * kSideRows;
+    }
+    for (int r = 0; r < R; ++r) {
+      const V d = vload_f16((const uint16_t*)(w + (at + r) * kHead));
+      for (int c = 0; c < C; ++c) acc[r][c] = vfma(vfrom(total[r][c]), vmul(d, dx[c]), acc[r][c]);
     }
   }
 };

@@ -41,7 +41,7 @@ Unit unit_of(Kind kind) {
     case Kind::Q4_0: return {64, 576};
     case Kind::Q8_0: return {64, 1088};
     case Kind::Q4_K: return {256, 2304};
-    case Kind::Q6_K: return {320, 3392};
+    case Kind::Q6_K: return {32, 3360};
     default: return {0, 0};
   }
 }
@@ -50,6 +50,10 @@ Unit unit_of(Kind kind) {
 struct Place {
   int64_t start, wide, index;  // of its panel, blocks in the panel, place within
   Unit unit;
+  // Q6_K: record g of unit u, its scales and its vectors
+  int64_t record(int64_t u, int g) const { return start + u * wide * unit.bytes + wide * (unit.head + g * 416); }
+  int64_t scales(int64_t u, int g) const { return record(u, g) + index * 32; }
+  int64_t bits(int64_t u, int g, int i) const { return record(u, g) + wide * 32 + (i * wide + index) * 64; }
   int64_t head(int64_t u) const { return start + u * wide * unit.bytes + index * unit.head; }
   int64_t vector(int64_t u, int v) const {
     return start + u * wide * unit.bytes + wide * unit.head + (v * wide + index) * 64;
@@ -128,20 +132,19 @@ void pack_q6_k(const uint8_t* const rows[kLanes], int64_t supers, const Place& a
     for (int r = 0; r < kLanes; ++r) {
       if (!rows[r]) continue;
       const uint8_t* block = rows[r] + b * int64_t(sizeof(BlockQ6_K));
-      uint8_t* head = data + at.head(b);
-      put_half(head, r, half(block, 104));
-      for (int i = 0; i < 16; ++i) head[64 + 16 * i + r] = block[192 + i];
+      put_half(data + at.head(b), r, half(block, 104));
+      for (int i = 0; i < 16; ++i) data[at.scales(b, i / 2) + 16 * (i % 2) + r] = block[192 + i];
       q6_values(block, u);
       for (int g = 0; g < 8; ++g) {
         uint32_t high[2] = {0, 0};
         for (int v = 0; v < 4; ++v) {
           const uint32_t first = word(u + 32 * g + 4 * v), second = word(u + 32 * g + 16 + 4 * v);
-          put_word(data + at.vector(b, 6 * g + v) + 4 * r, (first & 0x0f0f0f0fu) | ((second & 0x0f0f0f0fu) << 4));
+          put_word(data + at.bits(b, g, 2 + v) + 4 * r, (first & 0x0f0f0f0fu) | ((second & 0x0f0f0f0fu) << 4));
           high[0] |= ((first >> 4) & 0x03030303u) << (2 * v);
           high[1] |= ((second >> 4) & 0x03030303u) << (2 * v);
         }
-        put_word(data + at.vector(b, 6 * g + 4) + 4 * r, high[0]);
-        put_word(data + at.vector(b, 6 * g + 5) + 4 * r, high[1]);
+        put_word(data + at.bits(b, g, 0) + 4 * r, high[0]);
+        put_word(data + at.bits(b, g, 1) + 4 * r, high[1]);
       }
     }
 }
@@ -184,10 +187,9 @@ void unpack_q6_k(const uint8_t* data, const Place& at, int r, int64_t supers, fl
     for (int g = 0; g < 8; ++g)
       for (int k = 0; k < 32; ++k) {
         const int v = k % 16 / 4, h = k / 16, lane = 4 * r + k % 4;
-        const int low = data[at.vector(b, 6 * g + v) + lane] >> (4 * h) & 15;
-        const int high = data[at.vector(b, 6 * g + 4 + h) + lane] >> (2 * v) & 3;
-        const uint8_t* head = data + at.head(b);
-        const float d = f16_to_float(half(head, r)) * float(int8_t(head[64 + 16 * (2 * g + h) + r]));
+        const int low = data[at.bits(b, g, 2 + v) + lane] >> (4 * h) & 15;
+        const int high = data[at.bits(b, g, h) + lane] >> (2 * v) & 3;
+        const float d = f16_to_float(half(data + at.head(b), r)) * float(int8_t(data[at.scales(b, g) + 16 * h + r]));
         *out++ = d * float((low | high << 4) - 32);
       }
 }
@@ -196,6 +198,10 @@ void unpack_q6_k(const uint8_t* data, const Place& at, int r, int64_t supers, fl
 
 const KindInfo& kind_info(Kind kind) { return kInfo[int(kind)]; }
 bool is_quantised(Kind kind) { return int(kind) >= int(Kind::Q4_0); }
+Grain grain_of(Kind kind) {
+  if (!is_quantised(kind)) return Grain::Float;
+  return kind == Kind::Q4_K || kind == Kind::Q6_K ? Grain::Super : Grain::Group;
+}
 
 int64_t stored_row_bytes(Kind kind, int64_t cols) { return cols / kInfo[int(kind)].group * kInfo[int(kind)].group_bytes; }
 

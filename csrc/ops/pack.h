@@ -12,6 +12,7 @@ struct KindInfo {
 };
 const KindInfo& kind_info(Kind kind);
 bool is_quantised(Kind kind);
+Grain grain_of(Kind kind);
 
 int64_t stored_row_bytes(Kind kind, int64_t cols);
 int64_t packed_block_bytes(Kind kind, int64_t cols);

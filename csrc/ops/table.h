@@ -7,8 +7,8 @@ namespace edgewise {
 
 struct Kernels {
   const char* name;
-  // activations → int8: one column (a row of `groups * 32` floats), groups [g0, g1)
-  void (*quantise)(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1);
+  // activations → int8: one column (a row of `groups * 32` floats), groups [g0, g1), whole supers where that is the grain
+  void (*quantise[int(Grain::Count)])(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1);
   // out = w · x for the row blocks [b0, b1) and all columns
   void (*matmul[int(Kind::Count)])(const MatmulArgs& args, int64_t b0, int64_t b1);
   // rows of `cols` floats, normalised in runs of `run`

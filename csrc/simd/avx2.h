@@ -120,6 +120,11 @@ EW_INLINE void istore_i8(int8_t* p, I x) {
                    _mm_packus_epi16(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1)));
 }
 
+// acc[lane] += a.lo * b.lo + a.hi * b.hi, where each lane holds two int16
+EW_INLINE I idot16(I acc, I a, I b) {
+  return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(a.a, b.a)), _mm256_add_epi32(acc.b, _mm256_madd_epi16(a.b, b.b))};
+}
+
 EW_INLINE B bload(const uint8_t* p) {
   return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)(p + 32))};
 }

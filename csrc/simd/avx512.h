@@ -87,6 +87,13 @@ EW_INLINE I iload_u8(const uint8_t* p) { return {_mm512_cvtepu8_epi32(_mm_loadu_
 EW_INLINE I iload_i8(const int8_t* p) { return {_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p))}; }
 EW_INLINE void istore_i8(int8_t* p, I x) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(x.a)); }
 
+#if defined(EDGEWISE_TARGET_AVX512_VNNI)
+// acc[lane] += a.lo * b.lo + a.hi * b.hi, where each lane holds two int16
+EW_INLINE I idot16(I acc, I a, I b) { return {_mm512_dpwssd_epi32(acc.a, a.a, b.a)}; }
+#else
+EW_INLINE I idot16(I acc, I a, I b) { return {_mm512_add_epi32(acc.a, _mm512_madd_epi16(a.a, b.a))}; }
+#endif
+
 EW_INLINE B bload(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 EW_INLINE B band(B x, uint8_t m) { return {_mm512_and_si512(x.a, _mm512_set1_epi8(char(m)))}; }
 EW_INLINE B bor(B x, B y) { return {_mm512_or_si512(x.a, y.a)}; }

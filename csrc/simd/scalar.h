@@ -86,6 +86,12 @@ EW_INLINE I iload_u8(const uint8_t* p) { I r; EW_EACH r.i[j] = p[j]; return r; }
 EW_INLINE I iload_i8(const int8_t* p) { I r; EW_EACH r.i[j] = p[j]; return r; }
 EW_INLINE void istore_i8(int8_t* p, I a) { EW_EACH p[j] = int8_t(a.i[j]); }  // the low byte of each lane
 
+// acc[lane] += a.lo * b.lo + a.hi * b.hi, where each lane holds two int16
+EW_INLINE I idot16(I acc, I a, I b) {
+  EW_EACH acc.i[j] += int32_t(int16_t(a.i[j])) * int16_t(b.i[j]) + (a.i[j] >> 16) * (b.i[j] >> 16);
+  return acc;
+}
+
 EW_INLINE B bload(const uint8_t* p) { B r; memcpy(&r, p, 64); return r; }
 EW_INLINE B band(B a, uint8_t m) { for (int j = 0; j < 64; ++j) a.b[j] &= m; return a; }
 EW_INLINE B bor(B a, B b) { for (int j = 0; j < 64; ++j) a.b[j] |= b.b[j]; return a; }

@@ -4,9 +4,9 @@ import pytest
 
 pytest.importorskip("edgewise._native")
 
-from edgewise.kernels.api import Device  # noqa: E402
-from edgewise.kernels.devices.cpu import CpuDevice  # noqa: E402
-from edgewise.testing.device_contract import DeviceContract  # noqa: E402
+from edgewise.kernels.api import Device
+from edgewise.kernels.devices.cpu import CpuDevice
+from edgewise.testing.device_contract import DeviceContract
 
 
 @pytest.mark.native

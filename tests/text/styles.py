@@ -217,7 +217,7 @@ STYLES: dict[str, str] = {
 {{ {"b": 1, "a": [true, none, 1.5]}|tojson }}{{ {"b": "é<"}|tojson(indent=2, sort_keys=true) }}{{ {"b": "é"}|tojson(ensure_ascii=true) }}
 {{ "a,b,,c".split(",") }}{{ " x ".strip() ~ "y".center(5) ~ 1.0 ~ none ~ true }}{{ "abc"[1:] }}{{ "abc"[-1] }}{{ "abc"|first }}{{ [3, 1, 2]|sort|last }}
 {{ [1, 2, 3, 4]|batch(3)|list }}{{ [1, 2, 2]|unique|list }}{{ messages|map(attribute="role")|list }}{{ messages|selectattr("role", "in", ["user"])|list|length }}
-{{ "a\\nb"|indent(2) }}{{ "x" in "xyz" }}{{ 1 in [1] }}{{ "k" not in {} }}{{ 3 < 4 <= 4 }}{{ not 1 }}{{ undefined_name is defined }}{{ missing or "fallback" }}{{ "<b>"|safe + "c" }}{{ "<b>"|e }}
+{{ ({"a": 1}|items).type }}{% for k, v in {"a": 1}|items %}{{ k }}{% endfor %}{{ "a\\nb"|indent(2) }}{{ "x" in "xyz" }}{{ 1 in [1] }}{{ "k" not in {} }}{{ 3 < 4 <= 4 }}{{ not 1 }}{{ undefined_name is defined }}{{ missing or "fallback" }}{{ "<b>"|safe + "c" }}{{ "<b>"|e }}
 {%- set ns = namespace(found=0, items=[]) %}{% for i in range(2, 9, 3) %}{% set ns.found = ns.found + i %}{% set ns.items = ns.items + [i] %}{% else %}none{% endfor %}{{ ns.found }}{{ ns.items }}{{ cycler("a", "b").next() }}{% set j = joiner("|") %}{{ j() }}{{ j() }}
 {% for k, v in {"x": {"y": 1}}.items() recursive %}{{ k }}{% if v is mapping %}({{ loop(v.items()) }}){% endif %}{{ loop.depth }}{% endfor %}
 {{ "{} and {name}".format(1, name="n") }}{{ messages[0].nothing }}{{ messages[0]["nothing"] }}{{ dict(a=1)["a"] }}{{ "a-b"|replace("-", "+") }}{{ [1, 2]|sum }}{{ -3|abs }}{{ 2.567|round(1) }}{{ "x y"|title }}{{ [[1, 2], [3]]|first|join("/") }}{{ "7"|int + 1 }}""",

@@ -103,6 +103,7 @@ def test_every_way_of_cutting_words_encodes_like_its_source(pre):
         assert made.decode(made.encode(text)) == composed
 
 
+ENDS = ("<|end_of_text|>", "<|eot_id|>", "<|eom_id|>")
 CUTS = {
     "gpt-2": ("a1 b  c", ["a", "1", "Ġb", "Ġ", "Ġc"]),
     "llama-bpe": ("it'S 12345\n\n x", ["it", "'S", "Ġ", "123", "45", "ĊĊ", "Ġx"]),
@@ -136,6 +137,25 @@ def test_a_word_in_the_vocabulary_is_taken_whole_where_merges_are_ignored():
     for pre, whole in (("llama-bpe", True), ("gpt-2", False)):
         made = load_tokenizer(replace(header, config={**header.config, **changed, "tokenizer.ggml.pre": pre}))
         assert (made.encode("xyzzy") == [len(tokens) - 1]) is whole
+
+
+def test_default_ids_are_those_of_control_tokens_only():
+    made = load_tokenizer(gguf_header(byte_level(), "gpt2"))
+    assert (made.bos, made.eos) == (None, {byte_level().token_to_id(t) for t in ENDS})
+    header = gguf_header(sentencepiece("mistral"), "llama", bos_token_id=None, eos_token_id=None)
+    made = load_tokenizer(header)
+    assert (made.bos, made.eos) == (1, {2})
+
+
+def test_strings_of_unbelievable_length_are_refused():
+    """They would make building and searching slow."""
+    header = gguf_header(sentencepiece("mistral"), "llama")
+    tokens, types = header.config["tokenizer.ggml.tokens"], header.config["tokenizer.ggml.token_type"]
+    for kind in (1, 3):
+        at = types.index(kind)
+        changed = {"tokenizer.ggml.tokens": [*tokens[:at], "x" * 200_000, *tokens[at + 1 :]]}
+        with pytest.raises(BadInput, match=r"at most \d+ are believable"):
+            load_tokenizer(replace(header, config={**header.config, **changed}))
 
 
 def test_an_unknown_way_of_cutting_words_names_the_nearest():

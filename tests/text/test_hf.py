@@ -1,5 +1,6 @@
 """Hugging Face folders: what the configuration files say is followed, hostile ones are refused."""
 
+import contextlib
 import json
 from dataclasses import replace
 
@@ -164,16 +165,18 @@ def test_every_other_decoder_decodes_like_the_library(tmp_path, decoder):
     made = load_tokenizer(header)
     reference = Tokenizer.from_file(str(tmp_path / "a" / "tokenizer.json"))
     dice = random.Random(2)
+    compared = 0
     for _ in range(2000):
         ids = [dice.randrange(40, 440) for _ in range(dice.randrange(1, 9))]
         stream = made.stream()
         assert "".join([*map(stream.push, ids), stream.flush()]) == made.decode(ids)
-        try:
+        expected = None
+        with contextlib.suppress(BaseException):  # the library's own Strip panics where both of its ends meet
             expected = reference.decode(ids)
-        except BaseException as error:  # the library's own Strip panics where both of its ends meet
-            assert type(error).__name__ == "PanicException"
-            continue
-        assert made.decode(ids) == expected
+        if expected is not None:
+            assert made.decode(ids) == expected
+            compared += 1
+    assert compared > 1900
 
 
 def test_padding_and_truncation_in_the_file_are_ignored(tmp_path):

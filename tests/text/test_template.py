@@ -134,6 +134,7 @@ PAYLOADS = (
     "{{ {}.items().__class__ }}{{ {}.items().mapping.__class__ }}",
     "{{ [].copy.__self__.__class__() }}",
     "{% set x = ''.upper %}{{ x.__self__ }}{{ x.__call__() }}",
+    "{{ (messages|items).gi_frame }}{{ (messages|map('upper')).gi_code }}",
     "{{ 5.0.hex() }}{{ 5.0.fromhex('1') }}",
     "{{ range(3).index(1) }}{{ range(3).__reduce__() }}",
 )

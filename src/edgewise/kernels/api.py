@@ -70,6 +70,20 @@ class Device(Protocol):
     def rows(self, x: Array, index: Ints) -> Array: ...  # (len(index), dim)
     # x @ w.T (+ bias) (+ add); w (out, in), x (tokens, in) → (tokens, out)
     def linear(self, x: Array, w: Weight, bias: Array | None = None, add: Array | None = None) -> Array: ...
+    # fused: the bits of the verbs they stand for, in fewer parallel regions. qkv is rms_norm (if norm), three linears,
+    # rms_norm of q and k (if q_norm, k_norm), rope of q and k (if table); ffn is rms_norm (if norm), gate, up, act_mul,
+    # down (+ add)
+    def qkv(
+        self, x: Array, q: Weight, k: Weight, v: Weight, *, q_bias: Array | None = None, k_bias: Array | None = None,
+        v_bias: Array | None = None, norm: Array | None = None, q_norm: Array | None = None,
+        k_norm: Array | None = None, eps: float = 0.0, positions: Ints | None = None, table: Array | None = None,
+        head_dim: int = 0,
+    ) -> tuple[Array, Array, Array]: ...
+    def ffn(
+        self, x: Array, gate: Weight, up: Weight, down: Weight, act: str, *, gate_bias: Array | None = None,
+        up_bias: Array | None = None, down_bias: Array | None = None, norm: Array | None = None, eps: float = 0.0,
+        add: Array | None = None,
+    ) -> Array: ...
     # each run of len(weight) columns is normalised by its own root mean square, then multiplied by weight
     def rms_norm(self, x: Array, weight: Array, eps: float) -> Array: ...
     def add(self, x: Array, y: Array) -> Array: ...

@@ -97,15 +97,17 @@ class Attention:
             self.q_norm = load.vector(f"{at}q_norm", sizes["q"] if whole else head, plus=norm_plus)
             self.k_norm = load.vector(f"{at}k_norm", sizes["k"] if whole else head, plus=norm_plus)
 
-    def run(self, device: Device, x: Array, batch: Batch, farthest: int, add: Array | None = None) -> Array:
-        """x (tokens, dim) normalised → (tokens, dim), plus `add`. `farthest` is the batch's highest position."""
-        q, k, v = self.q.run(device, x), self.k.run(device, x), self.v.run(device, x)
-        if self.q_norm is not None:
-            q, k = device.rms_norm(q, self.q_norm, self.eps), device.rms_norm(k, self.k_norm, self.eps)
-        if self.rope is not None:
-            table = self.rope.upto(farthest)
-            q = device.rope(q, batch.positions, table, self.spec.head_dim)
-            k = device.rope(k, batch.positions, table, self.spec.head_dim)
+    def run(
+        self, device: Device, x: Array, norm: Array | None, batch: Batch, farthest: int, add: Array | None = None
+    ) -> Array:
+        """x (tokens, dim), normalised with `norm` first → (tokens, dim), plus `add`. farthest: the highest position."""
+        table = None if self.rope is None else self.rope.upto(farthest)
+        q, k, v = device.qkv(
+            x, self.q.weight, self.k.weight, self.v.weight,
+            q_bias=self.q.bias, k_bias=self.k.bias, v_bias=self.v.bias,
+            norm=norm, q_norm=self.q_norm, k_norm=self.k_norm, eps=self.eps,
+            positions=batch.positions, table=table, head_dim=self.spec.head_dim,
+        )  # fmt: skip
         return self.o.run(device, batch.kv.attend(self.spec, q, k, v, batch.plan), add)
 
 
@@ -125,10 +127,14 @@ class DenseFfn:
             self.up = Linear(load, f"{at}{fused}", shape, rows=rows + spec.ffn_dim, stored_rows=2 * spec.ffn_dim)
         self.down = Linear(load, f"{at}down", (spec.dim, spec.ffn_dim), bias=bias)
         self.act: str = spec.extra["act"]
+        self.eps = spec.eps
 
-    def run(self, device: Device, x: Array, batch: Batch, add: Array | None = None) -> Array:
-        hidden = device.act_mul(self.gate.run(device, x), self.up.run(device, x), self.act)
-        return self.down.run(device, hidden, add)
+    def run(self, device: Device, x: Array, norm: Array | None, batch: Batch, add: Array | None = None) -> Array:
+        gate, up, down = self.gate, self.up, self.down
+        return device.ffn(
+            x, gate.weight, up.weight, down.weight, self.act, gate_bias=gate.bias, up_bias=up.bias,
+            down_bias=down.bias, norm=norm, eps=self.eps, add=add,
+        )  # fmt: skip
 
 
 class MoeFfn:
@@ -146,6 +152,7 @@ class MoeFfn:
         self.k = spec.experts_per_token
         self.routing = routing
         self.renormalise = renormalise
+        self.eps = spec.eps
         self.act: str = spec.extra["act"]
         self.router = Linear(load, f"{at}router", (spec.experts, dim))
         self.gate = load.experts(layer, "gate", spec.experts, (spec.ffn_dim, dim))
@@ -153,7 +160,9 @@ class MoeFfn:
         self.down = load.experts(layer, "down", spec.experts, (dim, spec.ffn_dim))
         self.shared = SharedExpert(load, spec, layer, shared) if shared else None
 
-    def run(self, device: Device, x: Array, batch: Batch, add: Array | None = None) -> Array:
+    def run(self, device: Device, x: Array, norm: Array | None, batch: Batch, add: Array | None = None) -> Array:
+        if norm is not None:
+            x = device.rms_norm(x, norm, self.eps)
         logits = self.router.run(device, x)
         if batch.listen is not None:
             batch.listen(Tap.GATE, self.layer, logits)
@@ -213,15 +222,13 @@ class Block:
         self.ffn_norm, self.ffn_post = found.get("ffn_norm"), found.get("ffn_post_norm")
 
     def run(self, device: Device, x: Array, batch: Batch, farthest: int) -> Array:
-        y = x if self.attn_norm is None else device.rms_norm(x, self.attn_norm, self.eps)
         if self.attn_post is None and self.residual == 1.0:
-            x = self.attention.run(device, y, batch, farthest, add=x)
+            x = self.attention.run(device, x, self.attn_norm, batch, farthest, add=x)
         else:
-            x = self._join(device, x, self.attention.run(device, y, batch, farthest), self.attn_post)
-        y = x if self.ffn_norm is None else device.rms_norm(x, self.ffn_norm, self.eps)
+            x = self._join(device, x, self.attention.run(device, x, self.attn_norm, batch, farthest), self.attn_post)
         if self.ffn_post is None and self.residual == 1.0:
-            return self.ffn.run(device, y, batch, add=x)
-        return self._join(device, x, self.ffn.run(device, y, batch), self.ffn_post)
+            return self.ffn.run(device, x, self.ffn_norm, batch, add=x)
+        return self._join(device, x, self.ffn.run(device, x, self.ffn_norm, batch), self.ffn_post)
 
     def _join(self, device: Device, x: Array, y: Array, norm: Array | None) -> Array:
         if norm is not None:

@@ -70,11 +70,11 @@ def parts(fmt: str, stored: U8, cols: int) -> dict[str, Any]:
         least = np.concatenate([s[..., 4:8] & 63, (s[..., 8:] >> 4) | (s[..., 4:8] >> 6 << 4)], -1)
         pairs = b[..., 16:].reshape(rows, -1, 4, 32)
         q = np.stack([pairs & 15, pairs >> 4], -2).astype(np.int64)
-        d = half(0)[..., None] * scale.astype(np.float32)
-        m = half(2)[..., None] * least.astype(np.float32)
-        return {"q": q.reshape(rows, cols), "d": d.reshape(rows, -1), "m": m.reshape(rows, -1)}
+        return {"q": q.reshape(rows, cols), "d": half(0), "dmin": half(2), "s": scale.reshape(rows, -1),
+                "m": least.reshape(rows, -1)}
     bottom, top = b[..., :128].reshape(rows, -1, 2, 64), b[..., 128:192].reshape(rows, -1, 2, 32)
-    four: Any = np.stack([bottom[..., :32] & 15, bottom[..., 32:] & 15, bottom[..., :32] >> 4, bottom[..., 32:] >> 4], -2)
+    first, second = bottom[..., :32], bottom[..., 32:]
+    four: Any = np.stack([first & 15, second & 15, first >> 4, second >> 4], -2)
     two: Any = np.stack([top >> i & 3 for i in (0, 2, 4, 6)], -2)
     q6 = (four | (two << 4)).astype(np.int64) - 32
     scale = b[..., 192:208].view(np.int8).astype(np.int64)
@@ -88,14 +88,16 @@ def dequantise(fmt: str, stored: U8, cols: int) -> Any:
     if fmt in ("Q4_0", "Q8_0"):
         return (q.reshape(rows, -1, 32) * p["d"][..., None]).reshape(rows, cols)
     if fmt == "Q4_K":
-        return (q.reshape(rows, -1, 32) * p["d"][..., None] - p["m"][..., None]).reshape(rows, cols)
+        d = np.repeat(p["d"], 8, 1) * p["s"].astype(np.float32)
+        m = np.repeat(p["dmin"], 8, 1) * p["m"].astype(np.float32)
+        return (q.reshape(rows, -1, 32) * d[..., None] - m[..., None]).reshape(rows, cols)
     d = (np.repeat(p["d"], 16, 1) * p["s"].astype(np.float32))[..., None]
     return (q.reshape(rows, -1, 16) * d).reshape(rows, cols)
 
 
-def quantise_activations(x: F32) -> tuple[npt.NDArray[np.int64], F32]:
-    """Int8 values (n, cols) and scales (n, cols / 32), as the kernels make them."""
-    g = x.reshape(len(x), -1, GROUP)
+def quantise_activations(x: F32, group: int) -> tuple[npt.NDArray[np.int64], F32]:
+    """Int8 values (n, cols) and scales (n, cols / group), as the kernels make them; group is 32 or 256."""
+    g = x.reshape(len(x), -1, group)
     peak = np.abs(g).max(-1)
     scale = (peak / np.float32(127)).astype(np.float32)
     with np.errstate(divide="ignore", over="ignore"):
@@ -104,25 +106,22 @@ def quantise_activations(x: F32) -> tuple[npt.NDArray[np.int64], F32]:
 
 
 def matmul_quantised(fmt: str, stored: U8, x: F32) -> F32:
-    """x @ w.T exactly as the kernels compute it: int32 per group, one fused multiply-add per group, in order."""
+    """x @ w.T exactly as the kernels compute it: int32 per block of weights, then fused multiply-adds, in order."""
     n, cols = x.shape
     p = parts(fmt, stored, cols)
-    xq, xs = quantise_activations(x)
+    block = BLOCKS[fmt][0]
+    xq, xs = quantise_activations(x, block)
     acc = np.zeros((n, len(stored)), np.float32)
-    wq = p["q"].reshape(len(stored), -1, GROUP)
-    xg = xq.reshape(n, -1, GROUP)
-    for g in range(cols // GROUP):
-        if fmt == "Q6_K":
-            dots = [xg[:, g, h : h + 16] @ wq[:, g, h : h + 16].T for h in (0, 16)]
-            total = dots[0] * p["s"][:, 2 * g] + dots[1] * p["s"][:, 2 * g + 1]
-            d = p["d"][:, g // 8]
-        else:
-            total = xg[:, g] @ wq[:, g].T
-            d = p["d"][:, g]
-        acc = fma32(total.astype(np.float32), d[None] * xs[:, g, None], acc)
+    for b in range(cols // block):
+        w, v = p["q"][:, b * block : (b + 1) * block], xq[:, b * block : (b + 1) * block]
+        if fmt in ("Q4_K", "Q6_K"):
+            inner = 32 if fmt == "Q4_K" else 16
+            count = block // inner
+            w = w * np.repeat(p["s"][:, b * count : (b + 1) * count], inner, 1)
         if fmt == "Q4_K":
-            sums = xs[:, g] * xg[:, g].sum(-1).astype(np.float32)
-            acc = fma32(-p["m"][:, g][None], sums[:, None], acc)
+            lows = v.reshape(n, 8, 32).sum(-1) @ p["m"][:, 8 * b : 8 * b + 8].T
+            acc = fma32(-lows.astype(np.float32), p["dmin"][:, b][None] * xs[:, b, None], acc)
+        acc = fma32((v @ w.T).astype(np.float32), p["d"][:, b][None] * xs[:, b, None], acc)
     return acc
 
 

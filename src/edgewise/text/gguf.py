@@ -106,10 +106,13 @@ class Fields:
         return value
 
     def default_id(self, key: str, default: int) -> int | None:
-        """The same with the kind's default, when the vocabulary reaches that far."""
+        """The same with the kind's default, where that is a control token (or the file types none)."""
         if self.get(key) is not None:
             return self.token_id(key)
-        return default if default < len(self.tokens) else None
+        fits = default < len(self.tokens) and (
+            self.get("token_type") is None or self.types[default] in (UNKNOWN, CONTROL)
+        )
+        return default if fits else None
 
     def ends(self, eos: int | None) -> frozenset[int]:
         """Every id that ends a turn or a text: the file's keys, and control tokens known by name."""

@@ -16,6 +16,7 @@ from edgewise.text.gguf import BYTE, NORMAL, PREFIX, Fields
 from edgewise.text.tokenizer import Parts, RustTokenizer, added_tokens
 from edgewise.weights.api import Header
 
+_MAX_CHARS = 256  # the work grows with the square
 _MARK = "\u2581"  # stands for a space
 
 
@@ -64,9 +65,14 @@ def _merges(fields: Fields) -> list[tuple[str, str]]:
         raise BadInput(f"{fields.name}: {PREFIX}scores is missing, so the vocabulary cannot be used.")
     if not np.isfinite(scores).all():
         raise BadInput(f"{PREFIX}scores holds a value that is not finite.")
+    longest = max(range(len(fields.tokens)), key=lambda index: len(fields.tokens[index]))
+    if len(fields.tokens[longest]) > _MAX_CHARS:
+        size = len(fields.tokens[longest])
+        raise BadInput(f"{PREFIX}tokens[{longest}] has {size} characters; at most {_MAX_CHARS} are believable.")
+    score = scores.tolist()
     normal = {fields.tokens[i]: i for i in fields.of_type(NORMAL) if not _is_byte(fields, i)}
     pairs: list[tuple[str, str]] = []
-    for token in sorted(normal, key=lambda text: (-float(scores[normal[text]]), normal[text])):
+    for token in sorted(normal, key=lambda text: (-score[normal[text]], normal[text])):
         ways = [
             (normal[token[:cut]], normal[token[cut:]], cut)
             for cut in range(1, len(token))

@@ -18,7 +18,7 @@ _MAX_COPIES = 2000  # atoms after writing out every bounded repeat
 
 # "Regex": "...", with the key written in any way JSON allows.
 _KEY = "".join(rf"(?:{c}|\\u00{ord(c):02x})" for c in "Regex")
-_FOUND = re.compile(rf'"{_KEY}"\s*:\s*("(?:[^"\\]|\\.)*")', re.IGNORECASE | re.DOTALL)
+_FOUND = re.compile(rf'"{_KEY}"\s*:\s*("(?:[^"\\]|\\.)*")', re.DOTALL)
 
 _ESCAPE = re.compile(
     r"\\(?:[pP]\{\^?[\w =]+\}|x\{[0-9a-fA-F]{1,8}\}|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|[dDwWsShHbBAzZtnrfve]|\W)"

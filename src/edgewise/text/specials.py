@@ -4,6 +4,9 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from edgewise.base import BadInput
+
+MAX_TOKEN_CHARS = 128  # longer ones would make looking for them slow
 _SPACE = re.compile(r"\s*")
 
 
@@ -27,10 +30,14 @@ class SpecialFinder:
 
     def __init__(self, tokens: Iterable[Added]) -> None:
         self.tokens = {token.text: token for token in tokens if token.text}
+        for text in self.tokens:
+            if len(text) > MAX_TOKEN_CHARS:
+                raise BadInput(f"An added token has {len(text)} characters; at most {MAX_TOKEN_CHARS} are believable.")
         lengths: dict[str, set[int]] = {}
         for text in self.tokens:
             lengths.setdefault(text[0], set()).add(len(text))
         self._lengths = {char: sorted(found, reverse=True) for char, found in lengths.items()}
+        self._begun: frozenset[str] | None = None  # every beginning of a token that is not the whole of it
         self._first = re.compile("[" + "".join(re.escape(char) for char in lengths) + "]") if lengths else None
 
     def matches(self, text: str, overlapping: bool = False) -> Iterator[tuple[int, int, Added]]:
@@ -85,11 +92,7 @@ class SpecialFinder:
         return "".join(out)
 
     def _unfinished(self, text: str) -> bool:
-        longest = max((found[0] for found in self._lengths.values()), default=0)
-        tail = text[-longest:] if longest else ""
-        for start, char in enumerate(tail):
-            if char in self._lengths:
-                rest = tail[start:]
-                if any(len(known) > len(rest) and known.startswith(rest) for known in self.tokens):
-                    return True
-        return False
+        if self._begun is None:
+            self._begun = frozenset(known[:end] for known in self.tokens for end in range(1, len(known)))
+        longest = max((found[0] for found in self._lengths.values()), default=1)
+        return any(text[-size:] in self._begun for size in range(1, min(longest, len(text) + 1)))

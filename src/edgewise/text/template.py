@@ -251,7 +251,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
                 return getattr(obj, attribute)
             except AttributeError:
                 return self.undefined(obj=obj, name=attribute)
-        if attribute.startswith("_") or kind not in _PLAIN:
+        if attribute.startswith("_") or (kind not in _PLAIN and hasattr(obj, attribute)):
             raise SecurityError(f"reading '{attribute}' of {kind.__name__}")
         if hasattr(kind, attribute):  # a method that changes its object: undefined, as in transformers
             return self.unsafe_undefined(obj, attribute)

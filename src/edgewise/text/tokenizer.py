@@ -70,9 +70,11 @@ class RustTokenizer:
         """The text with a breaker inside every control string, and inside every other added token named in `also`."""
         text = self._finder.break_up(text, breaker)
         if also:
-            if self._also is None or self._also[0] != also:
-                self._also = also, SpecialFinder(t for t in self._matched.tokens.values() if _steers(t.text, also))
-            text = self._also[1].break_up(text, breaker)
+            cached = self._also
+            if cached is None or cached[0] != also:
+                cached = also, SpecialFinder(t for t in self._matched.tokens.values() if _steers(t.text, also))
+                self._also = cached
+            text = cached[1].break_up(text, breaker)
         return text
 
     def encode(

@@ -120,6 +120,32 @@ class ReferenceDevice:
             y = y + bias
         return y if add is None else y + add
 
+    def qkv(
+        self, x: Floats, q: ReferenceWeight, k: ReferenceWeight, v: ReferenceWeight, *, q_bias: Floats | None = None,
+        k_bias: Floats | None = None, v_bias: Floats | None = None, norm: Floats | None = None,
+        q_norm: Floats | None = None, k_norm: Floats | None = None, eps: float = 0.0, positions: Ints | None = None,
+        table: Floats | None = None, head_dim: int = 0,
+    ) -> tuple[Floats, Floats, Floats]:
+        if norm is not None:
+            x = self.rms_norm(x, norm, eps)
+        rows = [self.linear(x, q, q_bias), self.linear(x, k, k_bias), self.linear(x, v, v_bias)]
+        for i, weight in enumerate((q_norm, k_norm)):
+            if weight is not None:
+                rows[i] = self.rms_norm(rows[i], weight, eps)
+            if table is not None and positions is not None:
+                rows[i] = self.rope(rows[i], positions, table, head_dim)
+        return rows[0], rows[1], rows[2]
+
+    def ffn(
+        self, x: Floats, gate: ReferenceWeight, up: ReferenceWeight, down: ReferenceWeight, act: str, *,
+        gate_bias: Floats | None = None, up_bias: Floats | None = None, down_bias: Floats | None = None,
+        norm: Floats | None = None, eps: float = 0.0, add: Floats | None = None,
+    ) -> Floats:
+        if norm is not None:
+            x = self.rms_norm(x, norm, eps)
+        hidden = self.act_mul(self.linear(x, gate, gate_bias), self.linear(x, up, up_bias), act)
+        return self.linear(hidden, down, down_bias, add)
+
     def rms_norm(self, x: Floats, weight: Floats, eps: float) -> Floats:
         runs = x.reshape(len(x), -1, len(weight))
         mean = np.mean(runs * runs, axis=-1, keepdims=True, dtype=np.float64)

@@ -1,0 +1,148 @@
+// Linear layers and the feed-forward part, each one parallel region: rows are normalised and quantised, then threads take
+// panels of output rows. Nothing is split along the columns of a weight.
+#include <algorithm>
+
+#include "ops/device.h"
+#include "ops/pack.h"
+
+namespace edgewise {
+
+void Activations::need(Kind kind) { needs_[int(grain_of(kind))] = true; }
+
+bool Activations::reserve(Device& device) {
+  for (int g = 1; g < int(Grain::Count); ++g) {
+    if (!needs_[g]) continue;
+    memory_[g] = device.scratch(size_t(columns_ * depth_ + columns_ * (depth_ / kGroup) * kSideRows * 4 + 64));
+    if (!memory_[g]) return false;
+  }
+  return true;
+}
+
+QuantView Activations::view(Grain grain, int64_t first, int64_t count) const {
+  const int64_t groups = depth_ / kGroup;
+  auto* quants = memory_[int(grain)].as<int8_t>();
+  auto* side = reinterpret_cast<int32_t*>(quants + (columns_ * depth_ + 63) / 64 * 64);
+  return {quants + first * depth_, side + first * groups * kSideRows, count, groups};
+}
+
+void Activations::take(const Kernels& k, const float* row, int64_t column, int64_t g0, int64_t g1, int64_t first,
+                       int64_t count) const {
+  for (int g = 1; g < int(Grain::Count); ++g)
+    if (needs_[g]) k.quantise[g](row, view(Grain(g), first, count), column - first, g0, g1);
+}
+
+MatmulArgs Activations::args(const Target& target, const float* floats, int64_t first, int64_t count) const {
+  const WeightView& w = target.w->view;
+  const Grain grain = grain_of(w.kind);
+  const QuantView q = grain == Grain::Float ? QuantView{} : view(grain, first, count);
+  return {w, floats, q, count, target.out, w.rows, target.bias, target.add};
+}
+
+namespace {
+
+constexpr int64_t kPanelRows = kPanel * kLanes;
+constexpr int64_t kEarly = 1 << 14;  // floats that are quicker prepared by the caller than met for at a barrier
+
+int64_t panels_of(const Weight& w) { return (w.view.rows + kPanelRows - 1) / kPanelRows; }
+int64_t blocks_of(const Weight& w) { return (w.view.rows + kLanes - 1) / kLanes; }
+
+// Panels that a thread takes at once: a few takes for each thread, and weights that fit the second-level cache.
+int64_t chunk_of(int64_t panels, int64_t panel_bytes, int threads) {
+  return std::max<int64_t>(1, std::min(panels / (4 * threads), (512 << 10) / panel_bytes));
+}
+
+}  // namespace
+
+bool Device::linears(const float* x, int64_t n, int64_t depth, const float* norm, float eps,
+                     const std::vector<Target>& targets) {
+  Activations rows(n, depth);
+  int64_t panels = 0, work = 0;
+  for (const Target& t : targets) {
+    rows.need(t.w->view.kind);
+    panels += panels_of(*t.w);
+    work += n * depth * t.w->view.rows;
+  }
+  Block normed;
+  if (norm) normed = scratch(size_t(n * depth) * 4);
+  if (!rows.reserve(*this) || (norm && !normed)) return false;
+  const float* floats = norm ? normed.as<float>() : x;
+  const auto prepare = [&](int64_t c) {
+    if (norm) k.rms_norm(x + c * depth, norm, normed.as<float>() + c * depth, 1, depth, eps);
+    rows.take(k, floats + c * depth, c);
+  };
+  const bool prepares = norm || rows.quantised(), early = n * depth <= kEarly;
+  if (prepares && early)
+    for (int64_t c = 0; c < n; ++c) prepare(c);
+  const int64_t chunk = chunk_of(panels, kPanel * targets[0].w->view.block_bytes, team.threads());
+  team.run([&](Worker& me) {
+    int64_t begin, end;
+    if (prepares && !early) {
+      while (me.next(1, n, kColumns, &begin, &end))
+        for (int64_t c = begin; c < end; ++c) prepare(c);
+      me.barrier();
+    }
+    while (me.next(0, panels, chunk, &begin, &end))
+      for (const Target& t : targets) {  // the panels of all weights, one after the other
+        const int64_t mine = panels_of(*t.w), from = std::max<int64_t>(begin, 0), to = std::min(end, mine);
+        if (from < to)
+          k.matmul[int(t.w->view.kind)](rows.args(t, floats, 0, n), from * kPanel, std::min(to * kPanel, blocks_of(*t.w)));
+        begin -= mine;
+        end -= mine;
+        if (end <= 0) break;
+      }
+  }, work < 8 * kWorthWaking);
+  return true;
+}
+
+bool Device::ffn(const float* x, int64_t n, const float* norm, float eps, const Target& gate, const Target& up,
+                 const Target& down, Act act) {
+  const int64_t depth = gate.w->view.cols, width = gate.w->view.rows;
+  Activations rows(n, depth), hidden(n, width);
+  rows.need(gate.w->view.kind);
+  rows.need(up.w->view.kind);
+  hidden.need(down.w->view.kind);
+  Block normed, gates = scratch(size_t(n * width) * 4), ups = scratch(size_t(n * width) * 4);
+  if (norm) normed = scratch(size_t(n * depth) * 4);
+  if (!rows.reserve(*this) || !hidden.reserve(*this) || (norm && !normed) || !gates || !ups) return false;
+  const float* floats = norm ? normed.as<float>() : x;
+  const auto prepare = [&](int64_t c) {
+    if (norm) k.rms_norm(x + c * depth, norm, normed.as<float>() + c * depth, 1, depth, eps);
+    rows.take(k, floats + c * depth, c);
+  };
+  const bool prepares = norm || rows.quantised(), early = n * depth <= kEarly;
+  if (prepares && early)
+    for (int64_t c = 0; c < n; ++c) prepare(c);
+
+  // The hidden values of a strip of rows are computed, activated and quantised by one thread, so no barrier between.
+  const int64_t strip = hidden.quantised() && grain_of(down.w->view.kind) == Grain::Super ? kSuper : kPanelRows;
+  const int64_t strips = (width + strip - 1) / strip, down_panels = panels_of(*down.w);
+  const int64_t strip_bytes = 2 * gate.w->view.block_bytes * (strip / kLanes);
+  const int64_t inner_chunk = chunk_of(strips, strip_bytes, team.threads());
+  const int64_t outer_chunk = chunk_of(down_panels, kPanel * down.w->view.block_bytes, team.threads());
+  const Target gate_to{gate.w, gate.bias, nullptr, gates.as<float>()}, up_to{up.w, up.bias, nullptr, ups.as<float>()};
+  team.run([&](Worker& me) {
+    int64_t begin, end;
+    if (prepares && !early) {
+      while (me.next(1, n, kColumns, &begin, &end))
+        for (int64_t c = begin; c < end; ++c) prepare(c);
+      me.barrier();
+    }
+    while (me.next(2, strips, inner_chunk, &begin, &end)) {
+      const int64_t from = begin * strip, to = std::min(width, end * strip), blocks = (to + kLanes - 1) / kLanes;
+      k.matmul[int(gate.w->view.kind)](rows.args(gate_to, floats, 0, n), from / kLanes, blocks);
+      k.matmul[int(up.w->view.kind)](rows.args(up_to, floats, 0, n), from / kLanes, blocks);
+      for (int64_t c = 0; c < n; ++c) {
+        float* row = gates.as<float>() + c * width;
+        k.act_mul[int(act)](row + from, ups.as<float>() + c * width + from, row + from, to - from);
+        hidden.take(k, row, c, from / kGroup, to / kGroup, 0, n);
+      }
+    }
+    me.barrier();
+    while (me.next(3, down_panels, outer_chunk, &begin, &end))
+      k.matmul[int(down.w->view.kind)](hidden.args(down, gates.as<float>(), 0, n), begin * kPanel,
+                                       std::min(end * kPanel, blocks_of(*down.w)));
+  }, n * depth * width < 8 * kWorthWaking);
+  return true;
+}
+
+}  // namespace edgewise
