@@ -4,8 +4,9 @@
 
 Builds llama.cpp natively (the sources in llama-cpp-python's sdist, -DGGML_NATIVE=ON) into an environment of its own,
 once. Each engine lives in its own long-running process, so that loading is not timed; runs alternate A B, B A, A B, ...
-so that drift hits both. The read bandwidth of as many threads is probed before and after each pair, because on shared
-machines it changes by itself. Prints medians, the median of the pairwise ratios, bandwidth and versions.
+so that drift hits both, and the one that waits is stopped. The read bandwidth is probed before and after each pair,
+because on shared machines it changes by itself. Prints medians, the median of the pairwise ratios, bandwidth and
+versions. bench/vs_peers.py does the same against more engines, and more tests.
 """
 
 import argparse
@@ -13,95 +14,73 @@ import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
-import time
-import venv
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from edgewise.serve.machine import cpu_model
-from edgewise.serve.probe import read_bandwidth
-
-HERE = Path(__file__).resolve().parent
-
-
-class Child:
-    """One engine in its own process, driven a line at a time."""
-
-    def __init__(self, name: str, command: list[str]) -> None:
-        self.name = name
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.about = self._answer()
-        self.peak_rss_bytes = 0
-
-    def run(self, op: str, tokens: int, batch: int) -> float:
-        """Tokens per second, all sequences together."""
-        assert self.process.stdin is not None
-        time.sleep(0.2)  # the other engine's threads may still spin after its turn
-        print(json.dumps({"op": op, "tokens": tokens, "batch": batch}), file=self.process.stdin, flush=True)
-        answer = self._answer()
-        self.peak_rss_bytes = answer["peak_rss_bytes"]
-        return float(tokens * batch / answer["seconds"])
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.name} ended with exit code {self.process.wait()}; its message is above.")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+from race.children import Child, Failed
+from race.peers import BUILD, Model, llamacpp, own
+from race.roofs import Prober
+from race.rounds import speeds
+from race.subjects import Subject, Test
 
 
-def llamacpp_python(folder: Path, version: str | None) -> str:
-    """The interpreter of an environment with llama-cpp-python, built here from its sdist when it is not there yet."""
-    python = folder / "bin" / "python"
-    asked = f"llama-cpp-python=={version}" if version else "llama-cpp-python"
-    trial = [python, "-c", "import llama_cpp"]
-    if python.exists() and subprocess.run(trial, capture_output=True, check=False).returncode == 0:
-        return str(python)
-    print(f"building {asked} in {folder} (minutes, once)", file=sys.stderr)
-    venv.create(folder, with_pip=True)
-    subprocess.run(
-        [python, "-m", "pip", "install", "-q", "--no-binary", "llama-cpp-python", asked],
-        env={**os.environ, "CMAKE_ARGS": "-DGGML_NATIVE=ON"}, stdout=sys.stderr, check=True,
-    )  # fmt: skip
-    return str(python)
-
-
-def compare(ours: Child, theirs: Child, op: str, tokens: int, batch: int, pairs: int, threads: int) -> dict[str, Any]:
-    """One test: a warm-up each, then interleaved pairs."""
-    for child in (ours, theirs):
-        child.run(op, min(tokens, 32), batch)
-    rows = []
-    before = read_bandwidth(threads, passes=3)
-    for i in range(pairs):
-        order = (ours, theirs) if i % 2 == 0 else (theirs, ours)
-        rates = {child.name: child.run(op, tokens, batch) for child in order}
-        after = read_bandwidth(threads, passes=3)
-        ratio = rates[ours.name] / rates[theirs.name]
-        rows.append({**rates, "ratio": ratio, "gb_s_before": before, "gb_s_after": after})
-        before = after
-    name = f"{'pp' if op == 'prefill' else 'tg'}{tokens}" + (f"x{batch}" if batch > 1 else "")
+def compare(ours: Child, theirs: Child, test: Test, pairs: int, probe: Prober) -> dict[str, Any]:
+    rows = speeds(ours, theirs, test, pairs, probe)
+    ratios = [row["ratio"] for row in rows]
+    read = [row[end]["gb_s"] for row in rows for end in ("before", "after")]
     return {
-        "test": name,
-        "threads": threads,
-        "batch": batch,
-        "pairs": rows,
-        ours.name: statistics.median(row[ours.name] for row in rows),
-        theirs.name: statistics.median(row[theirs.name] for row in rows),
-        "ratio_median": statistics.median(row["ratio"] for row in rows),
-        "ratio_min": min(row["ratio"] for row in rows),
-        "ratio_max": max(row["ratio"] for row in rows),
-        "gb_s_min": min(min(row["gb_s_before"], row["gb_s_after"]) for row in rows),
-        "gb_s_max": max(max(row["gb_s_before"], row["gb_s_after"]) for row in rows),
+        "test": test.name,
+        "threads": probe.threads,
+        "batch": test.batch,
+        "pairs": [
+            {
+                ours.name: row["ours"]["tok_s"],
+                theirs.name: row["theirs"]["tok_s"],
+                "ratio": row["ratio"],
+                "gb_s_before": row["before"]["gb_s"],
+                "gb_s_after": row["after"]["gb_s"],
+            }
+            for row in rows
+        ],
+        ours.name: statistics.median(row["ours"]["tok_s"] for row in rows),
+        theirs.name: statistics.median(row["theirs"]["tok_s"] for row in rows),
+        "ratio_median": statistics.median(ratios),
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+        "gb_s_min": min(read),
+        "gb_s_max": max(read),
     }
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Raises Failed when either engine cannot be made, started or measured."""
+    subject = Subject(options.model.name, options.model, None)
+    batch = max(1, options.batch)
+    plan = [Test("decode", options.decode), Test("prefill", options.prompt)]
+    if batch > 1:
+        plan.append(Test("decode", options.decode, batch))
+    numbers = {
+        "threads": options.threads, "context": max(options.prompt, options.decode), "batch": batch,
+        "vocab": subject.vocab,
+    }  # fmt: skip
+    arguments = [word for name, number in numbers.items() for word in (f"--{name}", str(number))]
+    peer = llamacpp(options.llamacpp_version, options.venv)
+    python = peer.install()
+    model = Model(options.model, subject.format, subject.step_bytes)
+    with own(subject, arguments, 600) as ours, peer.start(python, model, arguments, 600) as theirs:
+        probe = Prober(options.threads, BUILD / "bench-probe")
+        results = [compare(ours, theirs, test, options.pairs, probe) for test in plan if test.tokens > 0]
+        return {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": f"{cpu_model()}, {len(os.sched_getaffinity(0))} CPUs, {platform.system()} {platform.release()}",
+            "model": options.model.name,
+            "model_bytes": subject.file_bytes,
+            "versions": {child.name: child.about for child in (ours, theirs)},
+            "peak_rss_bytes": {child.name: child.peak_rss_bytes for child in (ours, theirs)},
+            "results": results,
+        }
 
 
 def main() -> None:
@@ -112,44 +91,23 @@ def main() -> None:
     parser.add_argument("-n", "--decode", type=int, default=128, help="decode tokens; 0 skips")
     parser.add_argument("-b", "--batch", type=int, default=8, help="sequences of the batched decode; 0 or 1 skips")
     parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--venv", type=Path, default=HERE.parent / "build" / "bench-llamacpp")
-    parser.add_argument("--llamacpp-version", help="of llama-cpp-python; default: the newest")
+    parser.add_argument("--venv", type=Path, default=BUILD / "bench-llamacpp")
+    parser.add_argument("--llamacpp-version", help="of llama-cpp-python; default: what is there, or the newest")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    batch = max(1, options.batch)
-    shared = [str(options.model), "--threads", str(options.threads), "--batch", str(batch)]
-    longest = max(options.prompt, options.decode)
-    cells = max(longest, options.decode * batch)  # llama.cpp shares one pool of cells among its sequences
-    python = llamacpp_python(options.venv, options.llamacpp_version)
-    ours = Child("edgewise", [sys.executable, str(HERE / "engines" / "own.py"), *shared, "--context", str(longest)])
-    program = [python, str(HERE / "engines" / "llamacpp.py"), *shared, "--context", str(-(-cells // 256) * 256)]
-    theirs = Child("llama.cpp", program)
-    plan = [("decode", options.decode, 1), ("prefill", options.prompt, 1), ("decode", options.decode, options.batch)]
-    results = [
-        compare(ours, theirs, op, tokens, size, options.pairs, options.threads)
-        for i, (op, tokens, size) in enumerate(plan)
-        if tokens > 0 and (i < 2 or size > 1)
-    ]
-    for child in (ours, theirs):
-        child.close()
-    report = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{cpu_model()}, {len(os.sched_getaffinity(0))} CPUs, {platform.system()} {platform.release()}",
-        "model": options.model.name,
-        "model_bytes": options.model.stat().st_size,
-        "versions": {child.name: child.about for child in (ours, theirs)},
-        "peak_rss_bytes": {child.name: child.peak_rss_bytes for child in (ours, theirs)},
-        "results": results,
-    }
+    try:
+        report = measure(options)
+    except Failed as error:
+        raise SystemExit(f"vs_llamacpp: {error}") from None
     print(json.dumps(report, indent=1) if options.json else describe(report))
 
 
 def describe(report: dict[str, Any]) -> str:
+    abouts = [about["versions"] for about in report["versions"].values()]
+    versions = ", ".join(f"{name} {number}" for each in abouts for name, number in each.items())
     lines = [
         f"{report['date']}  {report['machine']}",
-        f"{report['model']} ({report['model_bytes'] / 1e6:.0f} MB)",
-        f"edgewise {report['versions']['edgewise']['version']} against "
-        f"llama-cpp-python {report['versions']['llama.cpp']['version']}",
+        f"{report['model']} ({report['model_bytes'] / 1e6:.0f} MB), {versions}",
         "",
         "| test | threads | edgewise tok/s | llama.cpp tok/s | ratio (min-max of pairs) | read GB/s |",
         "|---|---|---|---|---|---|",

@@ -1,40 +1,56 @@
-"""edgewise as a child process of bench/vs_llamacpp.py: a JSON command a line on stdin, an answer a line on stdout."""
+"""edgewise as a child process of the benchmark (see protocol.py)."""
 
 import argparse
-import json
-import os
-import sys
+import time
 
-from edgewise import LLM, __version__
+from protocol import PAST, random_ids, serve
+
+from edgewise import LLM, SamplingParams, __version__
+from edgewise.base import SeqId
+from edgewise.engine.api import Work
 from edgewise.serve.measure import Stepper
-from edgewise.serve.options import peak_rss_bytes
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("model")
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--context", type=int, required=True)
-    parser.add_argument("--batch", type=int, required=True)
-    options = parser.parse_args()
-    out = os.fdopen(os.dup(1), "w")  # ours alone, as in the other child
-    os.dup2(2, 1)
-    llm = LLM(
-        options.model, threads=options.threads, ctx_size=options.context, max_num_seqs=options.batch,
-        kv_cache_dtype="f16",
-    )  # fmt: skip
-    stepper = Stepper(llm.parts.engine)
-    about = {"ready": True, "version": __version__, "system": llm.parts.device.info.isa}
-    print(json.dumps(about), file=out, flush=True)
-    for line in sys.stdin:
-        order = json.loads(line)
-        if order["op"] == "prefill":
-            timed = stepper.prefill(order["tokens"])
-        else:
-            timed = stepper.decode(order["tokens"], order["batch"])
-        answer = {"seconds": timed.seconds, "peak_rss_bytes": peak_rss_bytes(), "logits_hash": timed.logits_hash}
-        print(json.dumps(answer), file=out, flush=True)
+class Own:
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.llm = LLM(
+            options.model, threads=options.threads, ctx_size=options.context, max_num_seqs=options.batch,
+            kv_cache_dtype="f16",
+        )  # fmt: skip
+        self.stepper = Stepper(self.llm.parts.engine)
+        self.about = {"versions": {"edgewise": __version__}, "system": self.llm.parts.device.info.isa}
+
+    def prefill(self, tokens: int, batch: int, seed: int) -> float:
+        return self.stepper.prefill(tokens).seconds
+
+    def decode(self, tokens: int, batch: int, seed: int) -> float:
+        return self.stepper.decode(tokens, batch).seconds
+
+    def verify(self, rows: int, repeats: int, seed: int) -> float:
+        """Below the engine, as a speculator's drafts are checked: append, look at every row, forget."""
+        kv, runner, seq = self.stepper.kv, self.stepper.runner, SeqId(-2)
+        ids = random_ids(seed, PAST + rows, self.stepper.vocab)
+        kv.open(seq, ())
+        try:
+            kv.reserve(seq, PAST)
+            runner.step([Work(seq, ids[:PAST], 0, 1)])
+            seconds = 0.0
+            for _ in range(repeats):
+                start = time.perf_counter()
+                kv.reserve(seq, PAST + rows)
+                runner.step([Work(seq, ids[PAST:], PAST, rows)])
+                seconds += time.perf_counter() - start
+                kv.rewind(seq, PAST)
+            return seconds
+        finally:
+            kv.close(seq)
+
+    def first(self, tokens: int, batch: int, seed: int) -> float:
+        start = time.perf_counter()
+        ids = random_ids(seed, tokens, self.stepper.vocab)
+        self.llm.generate([ids], SamplingParams(max_tokens=1, temperature=0.0, ignore_eos=True))
+        return time.perf_counter() - start
 
 
 if __name__ == "__main__":
-    main()
+    serve(Own)

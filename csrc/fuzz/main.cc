@@ -59,6 +59,10 @@ int main(int argc, char** argv) {
   std::mt19937_64 random(seed);
   for (const std::string& file : files) {
     std::ifstream in(file, std::ios::binary);
+    if (!in) {
+      std::fprintf(stderr, "%s cannot be read\n", file.c_str());
+      return 2;
+    }
     const Bytes whole{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
     for (uint64_t i = 0; i <= mutations; ++i, ++runs) {
       Bytes data = whole;

@@ -251,6 +251,7 @@ Status parse_gguf(std::span<const uint8_t> window, uint64_t file_bytes, GgufPlan
   uint32_t magic = 0;
   uint64_t tensors = 0, keys = 0, arrays = 0;
   if (Status s = in.value("the magic", &magic); !s.ok()) return s;
+  if (window.size() >= 8 && Slice{0, 8}.in(window) == kLfsPointer) return bad(kLfsSentence);
   if (magic != 0x46554747) return bad("It does not start with 'GGUF', so it is not a GGUF file.");
   if (Status s = in.value("the version", &plan->version); !s.ok()) return s;
   if (plan->version != 2 && plan->version != 3) {

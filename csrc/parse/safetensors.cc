@@ -120,6 +120,7 @@ Status safetensors_header_bytes(std::span<const uint8_t> first8, uint64_t file_b
   if (first8.size() < 8 || file_bytes < 8) {
     return bad("It has " + number(file_bytes) + " bytes, too few for a safetensors file. Download it again.");
   }
+  if (std::memcmp(first8.data(), kLfsPointer.data(), 8) == 0) return bad(kLfsSentence);
   std::memcpy(header_bytes, first8.data(), 8);
   if (*header_bytes > kSafetensorsHeaderLimit) {
     return bad("Its header claims " + number(*header_bytes) +

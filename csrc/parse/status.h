@@ -30,6 +30,11 @@ inline Status need_more(uint64_t bytes) { return {Verdict::need_more, {}, bytes}
 inline bool add(uint64_t a, uint64_t b, uint64_t* out) { return !__builtin_add_overflow(a, b, out); }
 inline bool mul(uint64_t a, uint64_t b, uint64_t* out) { return !__builtin_mul_overflow(a, b, out); }
 
+// What git leaves in place of a large file that was not fetched; a common surprise after `git clone`.
+inline constexpr std::string_view kLfsPointer = "version ";
+inline constexpr const char* kLfsSentence =
+    "It is a Git LFS pointer, not the file itself. Fetch the file with `git lfs pull`, or pull the repository again.";
+
 bool valid_utf8(std::string_view text);  // strict: no surrogates, no overlong forms, at most U+10FFFF
 std::string quoted(std::string_view name);  // 'name' for a message: printable, at most 80 characters
 

@@ -58,9 +58,8 @@ def test_the_runner_sees_each_kind_of_failure(monkeypatch: pytest.MonkeyPatch) -
         return 100, "loaded"
 
     failures, outcomes = forks.run_cases(range(9), run, control=-1)
-    assert [(f.case, f.what[:9]) for f in failures] == [
-        (3, "signal 9"), (4, "Traceback"), (5, "hang: mor"), (6, "RSS +80 M"), (7, "exit stat"),
-    ]  # fmt: skip
+    kinds = [(f.case, f.what.split()[0]) for f in failures]
+    assert kinds == [(3, "signal"), (4, "Traceback"), (5, "hang:"), (6, "RSS"), (7, "exit")]
     assert "a bug" in failures[1].what
     assert outcomes["loaded"] == 5  # 0, 1, 2, 8 and the one that bloated
 

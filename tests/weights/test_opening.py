@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgewise.base import BadInput, Unsupported
+from edgewise.testing.mutate import gguf
 from edgewise.weights import open_checkpoint
 from edgewise.weights.sources import SOURCES
 
@@ -37,6 +38,10 @@ def test_each_dialect_of_one_model_holds_the_same_tensors(stories: Path) -> None
         ("text.txt", "not a model file"),
         ("model/model.safetensors", "give its folder"),
         ("fifo", "not a regular file"),
+        ("~nobody-here/model", "home folder"),
+        ("x" * 5000, "no such file"),
+        ("\udcff\n", "no such file"),
+        ("org/name:../../x.gguf", "no such"),
         ("/dev/null", "not a regular file"),
     ],
 )
@@ -83,6 +88,23 @@ def test_a_folder_with_only_a_tokenizer_opens_when_tensors_are_not_needed(tmp_pa
     with pytest.raises(BadInput):
         open_checkpoint(tmp_path)
     assert open_checkpoint(tmp_path, need_tensors=False).names() == []
+
+
+def test_a_gguf_file_beside_the_originals_config_is_the_model(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "m.gguf").write_bytes(gguf.tiny().encode())
+    assert open_checkpoint(tmp_path).header().dialect == "gguf"
+    (tmp_path / "n.gguf").write_bytes(gguf.tiny().encode())
+    with pytest.raises(BadInput, match=r"2 GGUF models.*m\.gguf"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["m.gguf", "model.safetensors"])
+def test_a_git_lfs_pointer_says_so(tmp_path: Path, name: str) -> None:
+    write_hf(tmp_path)
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(BadInput, match="Git LFS pointer"):
+        open_checkpoint(tmp_path if name == "model.safetensors" else tmp_path / name)
 
 
 def test_big_endian_gguf_is_unsupported(tmp_path: Path) -> None:

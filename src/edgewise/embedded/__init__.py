@@ -4,8 +4,8 @@ from pathlib import Path
 
 from edgewise.base import BadInput
 
-PROMPT = '''def read_lines(path, encoding="utf-8"):
-    """Return the lines of a text file as a list, without line endings."""
+PROMPT = '''def add(a, b):
+    """Return the sum of a and b."""
 '''
 
 

@@ -22,7 +22,10 @@ def open_checkpoint(path: str | Path, *, need_tensors: bool = True) -> Checkpoin
     """
     if not str(path) or "\0" in str(path):
         raise BadInput("No model is named. Give a folder, a .gguf file, or org/name from the Hugging Face cache.")
-    place = Path(path).expanduser()
+    try:
+        place = Path(path).expanduser()
+    except RuntimeError:  # ~name of nobody
+        raise BadInput(f"{path}: there is no such home folder.") from None
     if not os.path.lexists(place):
         place = _from_cache(str(path))
     if place.is_dir():
@@ -31,12 +34,13 @@ def open_checkpoint(path: str | Path, *, need_tensors: bool = True) -> Checkpoin
 
 
 def _open_folder(folder: Path, need_tensors: bool) -> Checkpoint:
-    if bundle.exists(folder / "config.json"):
-        return SafetensorsCheckpoint(folder, need_tensors=need_tensors)
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
         raise BadInput(f"{folder}: cannot be listed: {error.strerror}.") from None
+    gguf = any(name.endswith(".gguf") for name in names) and not any(name.endswith(".safetensors") for name in names)
+    if "config.json" in names and not gguf:  # repositories of GGUF files often carry the original's config.json
+        return SafetensorsCheckpoint(folder, need_tensors=need_tensors)
     ggufs = sorted({str(split_parts(folder / name)[0]) for name in names if name.endswith(".gguf")})
     if len(ggufs) == 1:
         return GgufCheckpoint(Path(ggufs[0]), chosen=False)
@@ -96,7 +100,7 @@ def _from_cache(text: str) -> Path:
 
 def _nearby(text: str) -> str:
     """` Did you mean ...?` from the folder that the path points into, or nothing."""
-    path = Path(text).expanduser()
+    path = Path(text)
     try:
         names = os.listdir(path.parent)
     except (OSError, ValueError):

@@ -17,6 +17,7 @@ from edgewise.serve.options import CacheType, Context, Json, Threads, human, pea
 if TYPE_CHECKING:
     from edgewise.serve.session import Answer, Session
 
+BUILTIN_TOKENS = 48
 PATIENCE_S = 2.0  # for an idle pipe on standard input when nothing at all was asked for
 SETTINGS = (
     "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed",
@@ -91,6 +92,12 @@ def command(
         stop=tuple(stop or ()),
         ignore_eos=ignore_eos,
     )
+    if builtin:  # a demonstration: the same text every time, and short
+        params = replace(
+            params,
+            temperature=0.0 if temperature is None else params.temperature,
+            max_tokens=BUILTIN_TOKENS if params.max_tokens is None else params.max_tokens,
+        )
     session = Session(
         llm, params, template=_template(llm, chat_template, chat_template_file), system=system,
         chat=False if raw or builtin else True if chat else None,

@@ -3,8 +3,8 @@
 Each stage may refuse with one of the house's errors; any other exception is a failure of the house.
 """
 
+import importlib
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,11 @@ TEXTS = ("Hello, world", "  a\u0000b \u00e9\U0001f600\n<s></s><|x|>", "")
 _MESSAGES = [{"role": "user", "content": "hi <s>"}, {"role": "assistant", "content": "yes"}]
 _CHUNK = 1 << 20
 _devices: list[Any] = []
+_ROOMS = {
+    "text": ("edgewise.text.hf", "edgewise.text.gguf_llama", "edgewise.text.gguf_gpt2"),
+    "template": ("edgewise.text.chat",),
+    "model": ("edgewise.models.loading", "edgewise.kernels.devices.cpu"),
+}
 
 
 def _read(checkpoint: Checkpoint) -> None:
@@ -73,10 +78,12 @@ def _model(checkpoint: Checkpoint) -> None:
 
 
 def stages(wanted: str) -> list[str]:
-    """The names of the stages to run: "all" means those whose rooms are built."""
-    rooms = {"text": "edgewise.text.hf", "template": "edgewise.text.chat", "model": "edgewise.models.loading"}
+    """The names of the stages to run. Imports their rooms, so that a forked process need not."""
     names = STAGES if wanted == "all" else tuple(wanted.split(","))
-    return [name for name in names if name not in rooms or find_spec(rooms[name]) is not None]
+    for name in names:
+        for room in _ROOMS.get(name, ()):
+            importlib.import_module(room)
+    return list(names)
 
 
 def use(path: Path, names: list[str]) -> str:
