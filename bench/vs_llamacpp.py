@@ -23,10 +23,10 @@ from race.children import Child, Failed
 from race.peers import BUILD, Model, llamacpp, own
 from race.roofs import Prober
 from race.rounds import speeds
-from race.subjects import Subject, Test
+from race.subjects import Subject, Trial
 
 
-def compare(ours: Child, theirs: Child, test: Test, pairs: int, probe: Prober) -> dict[str, Any]:
+def compare(ours: Child, theirs: Child, test: Trial, pairs: int, probe: Prober) -> dict[str, Any]:
     rows = speeds(ours, theirs, test, pairs, probe)
     ratios = [row["ratio"] for row in rows]
     read = [row[end]["gb_s"] for row in rows for end in ("before", "after")]
@@ -58,9 +58,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Raises Failed when either engine cannot be made, started or measured."""
     subject = Subject(options.model.name, options.model, None)
     batch = max(1, options.batch)
-    plan = [Test("decode", options.decode), Test("prefill", options.prompt)]
+    plan = [Trial("decode", options.decode), Trial("prefill", options.prompt)]
     if batch > 1:
-        plan.append(Test("decode", options.decode, batch))
+        plan.append(Trial("decode", options.decode, batch))
     numbers = {
         "threads": options.threads, "context": max(options.prompt, options.decode), "batch": batch,
         "vocab": subject.vocab,

@@ -38,7 +38,7 @@ from race.picture import draw
 from race.results import finish, speed_result, start_result
 from race.roofs import Prober
 from race.rounds import DEPTHS, curve, say, speeds, starts, times
-from race.subjects import Subject, Test, fabricated
+from race.subjects import Subject, Trial, fabricated
 from race.tables import text
 
 PAST = 128  # cached tokens before a verify step: engines/protocol.py
@@ -55,13 +55,15 @@ class Race:
         self.tests = [
             test
             for kind, test in (
-                ("pp", Test("prefill", options.prompt)),
-                ("tg", Test("decode", options.decode)),
-                ("batch", Test("decode", options.decode, options.batch)),
+                ("pp", Trial("prefill", options.prompt)),
+                ("tg", Trial("decode", options.decode)),
+                ("batch", Trial("decode", options.decode, options.batch)),
             )
             if kind in options.tests and test.tokens
         ]
+        self.title = f"{subject.name}, {threads} thread{'s' if threads > 1 else ''}"
         self.report: dict[str, Any] = {
+            "title": self.title,
             "subject": subject.name,
             "architecture": subject.architecture,
             "format": subject.format,
@@ -75,16 +77,23 @@ class Race:
 
     def run(self, peers: Sequence[Peer], keep: Callable[[], None]) -> None:
         """keep: called after every peer, so that an interrupted run loses little."""
-        ours = own(self.subject, self.arguments(self.options.batch), self.options.timeout)
+        try:
+            ours = own(self.subject, self.arguments(self.options.batch), self.options.timeout)
+        except Failed as error:
+            self.fail("edgewise", error)
+            keep()
+            return
         with ours:
             self.report["versions"]["edgewise"] = ours.about["versions"]
             for peer in peers:
-                print(f"{self.subject.name}, {self.threads} threads, {peer.name}", file=sys.stderr)
+                print(f"{self.title}, {peer.name}", file=sys.stderr)
                 try:
                     self.against(peer, ours)
                 except Failed as error:
                     self.fail(peer.name, error)
                 keep()
+                if not ours.alive:
+                    return
             if "verify" in self.options.tests and not self.report["verify"]:
                 self.verify([ours])
                 keep()
@@ -101,9 +110,7 @@ class Race:
                     self.report["results"].append({**row, "peer": peer.name})
                 except Failed as error:
                     self.fail(f"{peer.name} {test.name}", error)
-                    if not ours.alive:
-                        raise SystemExit(f"edgewise: {error}") from None
-                    if not theirs.alive:
+                    if not (ours.alive and theirs.alive):
                         return
             if "verify" in self.options.tests and peer.name == "llama.cpp":
                 self.verify([ours, theirs])

@@ -37,9 +37,14 @@ class Child:
                 env=None if env is None else dict(env),
             )  # fmt: skip
         except OSError as error:
+            self._log.close()
             raise Failed(str(error)) from None
-        self.about = self._answer()
-        self._signal(signal.SIGSTOP)
+        try:
+            self.about = self._answer()
+        except Failed:
+            self.close()
+            raise
+        self._stop()
 
     def run(self, op: str, tokens: int, batch: int = 1, seed: int = 0) -> float:
         """Seconds that the engine says the operation took. Raises Failed; the child may still be of use after that."""
@@ -48,9 +53,9 @@ class Child:
         with contextlib.suppress(BrokenPipeError):  # the answer's absence is reported below
             print(op, tokens, batch, seed, file=self.process.stdin, flush=True)
         answer = self._answer()
-        self._signal(signal.SIGSTOP)
+        self._stop()
         if "failed" in answer:
-            raise Failed(str(answer["failed"]))
+            raise Failed(f"{self.name}: {answer['failed']}")
         self.peak_rss_bytes = int(answer["peak_rss_bytes"])
         return float(answer["seconds"])
 
@@ -60,15 +65,17 @@ class Child:
 
     def close(self) -> None:
         """Ends the process: politely by the end of its input, after ten seconds by force."""
-        if self.alive:
-            self._signal(signal.SIGCONT)
-            assert self.process.stdin is not None
-            try:
-                self.process.stdin.close()
-                self.process.wait(timeout=10)
-            except (BrokenPipeError, subprocess.TimeoutExpired):
-                self.process.kill()
-        self.process.wait()
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._signal(signal.SIGCONT)
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
         self._log.close()
 
     def __enter__(self) -> "Child":
@@ -76,6 +83,15 @@ class Child:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _stop(self) -> None:
+        """Returns when all its threads have stopped, or after a second."""
+        self._signal(signal.SIGSTOP)
+        end = time.perf_counter() + 1
+        while self.alive and time.perf_counter() < end:
+            if os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOHANG):
+                return
+            time.sleep(0.0005)
 
     def _signal(self, number: int) -> None:
         if self.alive:
@@ -87,11 +103,11 @@ class Child:
         if not ready:
             self.process.kill()
             self.process.wait()
-            raise Failed(f"no answer within {self.timeout_s:.0f} s")
+            raise Failed(f"{self.name} gave no answer within {self.timeout_s:.0f} s")
         line = self.process.stdout.readline()
         if not line:
             code = self.process.wait()
-            raise Failed(f"it ended with exit code {code}: {self._last_words()}")
+            raise Failed(f"{self.name} ended with exit code {code}: {self._last_words()}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from race.children import Child, Failed
 from race.environments import clean, environment, run
-from race.subjects import Subject, Test, need_room
+from race.subjects import Subject, Trial, need_room
 
 ENGINES = Path(__file__).resolve().parent.parent / "engines"
 BUILD = ENGINES.parent.parent / "build"
@@ -26,7 +26,7 @@ class Model:
 
     path: Path
     format: str
-    step_bytes: Callable[[Test], int]
+    step_bytes: Callable[[Trial], int]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ LABEL, BARS, VALUE, GAP, BAR, TOP = 190, 210, 60, 24, 20, 30  # pixels
 
 def draw(run: Json, path: Path) -> None:
     """Raises Failed when the format needs matplotlib and there is none."""
-    races = [(f"{race['subject']}, {race['threads']} threads, tok/s", panels(race)) for race in run["races"]]
+    races = [(f"{race['title']}, tok/s", panels(race)) for race in run["races"]]
     races = [(title, some) for title, some in races if some]
     if path.suffix.lower() == ".svg":
         path.write_text(svg(races), encoding="utf-8")

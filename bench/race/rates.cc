@@ -117,16 +117,25 @@ double together(int threads, F f) {
     return *std::max_element(ends.begin(), ends.end()) - *std::min_element(starts.begin(), starts.end());
 }
 
+// two threads hand a number back and forth for kPlay seconds; bounded, for on a busy machine a trip may take a time slice
 double round_trip_ns() {
-    constexpr int kTrips = 20000;
+    constexpr double kPlay = 0.005;
+    constexpr int kOver = -1;
     alignas(64) static std::atomic<int> ball{0};
+    static std::atomic<int> trips{0};
     const double seconds = together(2, [&](int side) {
-        for (int i = 0; i < kTrips; i++) {
-            while (ball.load(std::memory_order_acquire) != 2 * i + side) {}
+        const double end = now() + kPlay;
+        for (int i = 0;; i++) {
+            for (int seen; (seen = ball.load(std::memory_order_acquire)) != 2 * i + side;)
+                if (seen == kOver) return;
+            if (side == 0 && i % 16 == 0) {
+                trips = i;
+                if (now() > end) return ball.store(kOver);
+            }
             ball.store(2 * i + side + 1, std::memory_order_release);
         }
     });
-    return seconds / kTrips * 1e9;
+    return trips ? seconds / trips * 1e9 : seconds * 1e9;
 }
 
 }  // namespace

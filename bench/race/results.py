@@ -11,13 +11,15 @@ from typing import Any
 from race.peers import Model
 from race.roofs import divide, spread, state
 from race.rounds import Pair
-from race.subjects import Subject, Test
+from race.subjects import Subject, Trial
 
 Json = dict[str, Any]
 SIDES = ("ours", "theirs")
 
 
-def speed_result(subject: Subject, test: Test, models: tuple[Model, Model], arithmetic: str, pairs: list[Pair]) -> Json:
+def speed_result(
+    subject: Subject, test: Trial, models: tuple[Model, Model], arithmetic: str, pairs: list[Pair]
+) -> Json:
     """A row about tok/s. models: ours, theirs. arithmetic: the rate that bounds theirs, a field of Probe."""
     row: Json = {"kind": "speed", "test": test.name}
     roofs = [(pair["before"]["gb_s"] + pair["after"]["gb_s"]) / 2 for pair in pairs]

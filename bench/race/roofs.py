@@ -17,6 +17,7 @@ from edgewise.serve.probe import read_bandwidth
 
 HERE = Path(__file__).resolve().parent
 TWO_STATES = 1.3  # median of the fast probes over that of the slow ones, from which on they are two states
+GAP = 1.1  # slowest of the fast over fastest of the slow
 FEW = 0.15  # share of the samples that a state must have
 
 
@@ -78,7 +79,8 @@ def divide(samples: Iterable[float]) -> float | None:
     if not places:
         return None
     widest = max(places, key=lambda i: seen[i] / seen[i - 1])
-    if statistics.median(seen[widest:]) / statistics.median(seen[:widest]) < TWO_STATES:
+    apart = statistics.median(seen[widest:]) / statistics.median(seen[:widest])
+    if apart < TWO_STATES or seen[widest] / seen[widest - 1] < GAP:
         return None
     return math.sqrt(seen[widest - 1] * seen[widest])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from race.children import Child
 from race.roofs import Probe
-from race.subjects import Test
+from race.subjects import Trial
 
 Start = Callable[[], Child]
 Pair = dict[str, Any]
@@ -16,7 +16,7 @@ DEPTHS = (1, 2, 4, 8, 16, 32)  # rows of a verify step
 WARM_STEPS = 8
 
 
-def speeds(ours: Child, theirs: Child, test: Test, pairs: int, probe: Callable[[], Probe]) -> list[Pair]:
+def speeds(ours: Child, theirs: Child, test: Trial, pairs: int, probe: Callable[[], Probe]) -> list[Pair]:
     """Tokens per second of both, pair by pair, after a warm-up of each."""
     steps = test.tokens  # of a prefill: engines may compile for a prompt's length
     if test.op == "decode":

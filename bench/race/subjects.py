@@ -17,7 +17,7 @@ SPARE = 1 << 30  # bytes of disk that stay free
 
 
 @dataclass(frozen=True)
-class Test:
+class Trial:
     """One measurement. tokens: of the prompt, or decode steps. batch: sequences side by side."""
 
     op: str  # "prefill" | "decode"
@@ -71,11 +71,11 @@ class Subject:
     def file_bytes(self) -> int:
         return self.gguf.stat().st_size
 
-    def step_bytes(self, test: Test, hf: bool = False) -> int:
+    def step_bytes(self, test: Trial, hf: bool = False) -> int:
         """Weight bytes of one step of the test, of the GGUF file or of the Hugging Face folder."""
         return step_bytes(open_checkpoint(self.hf) if hf and self.hf else self.checkpoint, test.rows)
 
-    def operations(self, test: Test) -> float:
+    def operations(self, test: Trial) -> float:
         """Per token: two for each weight of the blocks that it meets, and in decoding for each of the head.
 
         Attention is not counted, nor a prefill's head, of which one row is wanted.

@@ -14,7 +14,7 @@ def text(run: Json, markdown: bool) -> str:
     table, bullet = (as_markdown, "- ") if markdown else (plain, "  ")
     out = [f"{run['date']}, {run['machine']}.", bandwidth(run)]
     for race in run["races"]:
-        title = f"{race['subject']}, {race['threads']} threads"
+        title = race["title"]
         out.append(f"### {title}" if markdown else f"{title}\n{'-' * len(title)}")
         out.append(facts(race))
         speeds = [row for row in race["results"] if row["kind"] == "speed"]
