@@ -121,6 +121,7 @@ def test_a_threshold_can_be_given():
     assert list(run["races"][0]["results"][0]["by_state"]) == ["slow"]
 
 
+@pytest.mark.native
 @pytest.mark.parametrize("shape", ["stories-15m", "olmoe-1b-7b"])
 def test_work_of_a_step_is_counted_from_the_file(shape, tmp_path):
     subject = Subject(shape, tiny(shape, tmp_path), None)

@@ -14,6 +14,8 @@ from race.children import Child, Failed
 from race.peers import Model, Peer
 from race.roofs import Probe
 
+pytestmark = pytest.mark.native
+
 
 class Prober:
     def __init__(self, threads, build):
