@@ -13,6 +13,9 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 namespace edgewise {
@@ -65,6 +68,8 @@ std::vector<std::string> runnable_isas() {
   if (c7 & bit_AVX512VNNI) names.push_back("avx512_vnni");
 #elif defined(__aarch64__)
   names.push_back("neon");
+  const unsigned long can = getauxval(AT_HWCAP);
+  if ((can & HWCAP_ASIMDDP) && (can & HWCAP_ASIMDHP)) names.push_back("dotprod");
 #endif
   return names;
 }

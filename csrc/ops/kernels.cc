@@ -7,6 +7,8 @@
 #define EW_NAME "avx512"
 #elif defined(EDGEWISE_TARGET_AVX2)
 #define EW_NAME "avx2"
+#elif defined(EDGEWISE_TARGET_DOTPROD)
+#define EW_NAME "dotprod"
 #elif defined(EDGEWISE_TARGET_NEON)
 #define EW_NAME "neon"
 #else

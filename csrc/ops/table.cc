@@ -21,6 +21,9 @@ EW_TABLE(isa_avx512_vnni)
 #ifdef EDGEWISE_WITH_NEON
 EW_TABLE(isa_neon)
 #endif
+#ifdef EDGEWISE_WITH_DOTPROD
+EW_TABLE(isa_dotprod)
+#endif
 
 const Kernels* find_kernels(const char* name) {
   static const Kernels* const tables[] = {
@@ -36,6 +39,9 @@ const Kernels* find_kernels(const char* name) {
 #endif
 #ifdef EDGEWISE_WITH_NEON
       &isa_neon::kernels,
+#endif
+#ifdef EDGEWISE_WITH_DOTPROD
+      &isa_dotprod::kernels,
 #endif
   };
   const auto can = runnable_isas();

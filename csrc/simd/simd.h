@@ -16,7 +16,7 @@
 #include "simd/avx512.h"
 #elif defined(EDGEWISE_TARGET_AVX2)
 #include "simd/avx2.h"
-#elif defined(EDGEWISE_TARGET_NEON)
+#elif defined(EDGEWISE_TARGET_NEON) || defined(EDGEWISE_TARGET_DOTPROD)
 #include "simd/neon.h"
 #else
 #include "simd/scalar.h"
