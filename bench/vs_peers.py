@@ -16,7 +16,8 @@ What is counted: pp prefill of random tokens into an empty cache; tg decode from
 Engines that must sample decode greedily after a prompt of one token. GB/s: weight bytes of a step (a peer's own file,
 where it has one) per second; OpenVINO converts at load time, so its are nominal. GOPS: two for each weight of the
 blocks met by a token, in decoding also of the head; attention is not counted. Roof: read bandwidth around the pair, or
-the peak rate of int8 (transformers: bfloat16), whichever is nearer. Peak memory: of a process with one short prompt.
+the peak rate of int8 (transformers: bfloat16), whichever is nearer; a model that fits the
+caches can pass the former. Peak memory: of a process with one short prompt.
 """
 
 import argparse

@@ -6,6 +6,7 @@ Versions are the ones that were measured together; a newer one is a change of on
 import os
 import shutil
 import sys
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,7 +148,10 @@ def as_onnx(python: Path, subject: Subject) -> Model:
 def made(subject: Subject, suffix: str, make: Callable[[Path], None]) -> Path:
     """A converted copy, kept beside the fabricated models; written under another name until it is whole."""
     folder = subject.folder()
-    out = MODELS / f"{folder.name.removesuffix('-hf')}-{suffix}"
+    name = folder.name.removesuffix("-hf")
+    if folder.parent != MODELS:  # other folders may be called the same
+        name += f"-{zlib.crc32(str(folder.resolve()).encode()):08x}"
+    out = MODELS / f"{name}-{suffix}"
     if out.exists():
         return out
     need_room(MODELS, sum(path.stat().st_size for path in folder.glob("*.safetensors")))

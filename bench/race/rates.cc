@@ -1,4 +1,4 @@
-// Peak rates of this CPU in registers, and the way between two cores: `rates THREADS` prints one JSON object. About 0.1 s.
+// Peak rates of this CPU in registers, and the way between two cores: `rates THREADS` prints one JSON object in 0.1 s.
 // int8: dot products of bytes into int32; bf16: of bfloat16 into float. Where the CPU has none, the next best way.
 #include <algorithm>
 #include <atomic>
@@ -117,7 +117,7 @@ double together(int threads, F f) {
     return *std::max_element(ends.begin(), ends.end()) - *std::min_element(starts.begin(), starts.end());
 }
 
-// two threads hand a number back and forth for kPlay seconds; bounded, for on a busy machine a trip may take a time slice
+// two threads hand a number back and forth for kPlay seconds: on a busy machine one trip may take a time slice
 double round_trip_ns() {
     constexpr double kPlay = 0.005;
     constexpr int kOver = -1;
@@ -150,7 +150,8 @@ int main(int argc, char** argv) {
         comma = ", ";
     }
     if (kHalfMacs) {
-        std::printf("%s\"bf16_gflops\": %.1f", comma, ops * kHalfMacs / together(threads, [](int) { work<Floats, Halves>(); }));
+        const double seconds = together(threads, [](int) { work<Floats, Halves>(); });
+        std::printf("%s\"bf16_gflops\": %.1f", comma, ops * kHalfMacs / seconds);
         comma = ", ";
     }
     if (std::thread::hardware_concurrency() > 1) std::printf("%s\"round_trip_ns\": %.1f", comma, round_trip_ns());
