@@ -42,6 +42,17 @@ class NewTensor:
     def nbytes(self) -> int:
         return formats.nbytes(self.format, prod(self.shape))
 
+    def write(self, file: BinaryIO, progress: "Progress | None" = None) -> None:
+        """Raises BadInput when the maker yields more or fewer bytes than shape and format need."""
+        written = 0
+        for piece in self.make():
+            file.write(piece.data)
+            written += piece.nbytes
+            if progress is not None:
+                progress(piece.nbytes)
+        if written != self.nbytes:
+            raise BadInput(f"Tensor '{self.name}' came to {written} bytes but needs {self.nbytes}.")
+
 
 def gguf_bytes(metadata: Mapping[str, Any], tensors: Sequence[NewTensor]) -> int:
     """How large the file will be."""
@@ -57,15 +68,8 @@ def write_gguf(
     """
     file.write(_head(metadata, tensors))
     for tensor in tensors:
-        written = 0
-        for piece in tensor.make():
-            file.write(piece.data)
-            written += piece.nbytes
-            if progress is not None:
-                progress(piece.nbytes)
-        if written != tensor.nbytes:
-            raise BadInput(f"Tensor '{tensor.name}' came to {written} bytes but needs {tensor.nbytes}.")
-        file.write(bytes(_aligned(written) - written))
+        tensor.write(file, progress)
+        file.write(bytes(_aligned(tensor.nbytes) - tensor.nbytes))
 
 
 def _head(metadata: Mapping[str, Any], tensors: Sequence[NewTensor]) -> bytes:

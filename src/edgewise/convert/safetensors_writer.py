@@ -66,11 +66,4 @@ def _write(path: Path, tensors: Sequence[NewTensor], progress: Progress | None) 
     with open(path, "wb", buffering=1 << 20) as file:
         file.write(struct.pack("<Q", len(header)) + header)
         for tensor in tensors:
-            written = 0
-            for piece in tensor.make():
-                file.write(piece.data)
-                written += piece.nbytes
-                if progress is not None:
-                    progress(piece.nbytes)
-            if written != tensor.nbytes:
-                raise BadInput(f"Tensor '{tensor.name}' came to {written} bytes but needs {tensor.nbytes}.")
+            tensor.write(file, progress)
