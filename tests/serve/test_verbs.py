@@ -38,9 +38,9 @@ def test_show(cli, chatty, plain):
 @pytest.fixture
 def bandwidth(monkeypatch):
     """A machine that reads 10 GB/s, so that the probe costs no time."""
-    from edgewise.serve.commands import bench
+    from edgewise.serve.benches import speed
 
-    monkeypatch.setattr(bench, "read_bandwidth", lambda threads: 10.0)
+    monkeypatch.setattr(speed, "read_bandwidth", lambda threads: 10.0)
 
 
 @pytest.mark.usefixtures("bandwidth")
@@ -74,6 +74,16 @@ def test_bench_bits_do_not_depend_on_the_batch(cli, plain):
         for row in as_json(cli("bench", plain, "-p", 0, "-n", 5, "-r", 1, "-b", batch, "--json"))
     }
     assert len(hashes) == 1
+
+
+@pytest.mark.usefixtures("bandwidth")
+def test_bench_takes_the_name_of_a_bench_before_its_arguments(cli, plain):
+    """Without a name it is the first of BENCHES."""
+    named = as_json(cli("bench", "speed", plain, "-p", 0, "-n", 4, "-r", 1, "--json"))
+    unnamed = as_json(cli("bench", plain, "-p", 0, "-n", 4, "-r", 1, "--json"))
+    assert named[0]["logits_hash"] == unnamed[0]["logits_hash"]
+    assert "edgewise bench speed" in cli("bench", "--help").out
+    assert cli("bench", "spede", "-r", 1).code == 2
 
 
 def test_score_is_the_mean_of_what_the_logits_say(cli, plain, tmp_path):

@@ -1,7 +1,8 @@
 """The command `edgewise`: a table of verbs, and one place where every error becomes a sentence.
 
-A verb lives in serve/commands/<verb>.py as `command`: a function with typer annotations, or a whole `typer.Typer`
-when the verb has sub-verbs. Its file is imported only when the verb runs, so `edgewise --help` costs milliseconds.
+A verb lives in serve/commands/<verb>.py as `command`: a function with typer annotations, a whole `typer.Typer` when the
+verb has sub-verbs, or a catalog of functions (its first member runs when the arguments name none). Its file is imported
+only when the verb runs, so `edgewise --help` costs milliseconds.
 Every flag `--some-flag` (and each of its aliases) can also be given as the environment variable EDGEWISE_SOME_FLAG;
 the command line wins. Exit codes: 0 done, 1 our mistake, 2 the user can act on it, 130 interrupted.
 """
@@ -21,7 +22,7 @@ VERBS: dict[str, str] = {
     "pull": "download a model into the Hugging Face cache",
     "rm": "delete a model from the Hugging Face cache",
     "convert": "write a model as GGUF or safetensors, in another format",
-    "bench": "measure prefill and decode speed against the machine's roof",
+    "bench": "measure speed against the machine's roof; `bench NAME`: other questions",
     "score": "perplexity of a text; divergence against a second model",
     "check": "prove properties on a model, for example `check invariance`",
     "fabricate": "make a model with random weights in a named real shape",
@@ -79,19 +80,36 @@ def _dispatch(arguments: list[str]) -> int:
 
         what = "option" if first.startswith("-") else "command"
         raise BadInput(f"There is no {what} '{first}'.{nearest(first, [*VERBS, *ALIASES])} See 'edgewise --help'.")
-    result = load(verb).main(args=arguments[1:], prog_name=f"edgewise {verb}", standalone_mode=False)
+    words, rest = _words(verb, arguments[1:])
+    result = load(*words).main(args=rest, prog_name=f"edgewise {' '.join(words)}", standalone_mode=False)
     return result if isinstance(result, int) else 0
 
 
-def load(verb: str) -> Any:
-    """The click command of a verb, its flags bound to their environment variables. Imports the verb's file."""
+def _words(verb: str, arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The words that name a command, and what is left of the arguments."""
+    from edgewise.base import Catalog
+
+    catalog = importlib.import_module(f"edgewise.serve.commands.{verb}").command
+    named = isinstance(catalog, Catalog) and arguments[:1] and arguments[0] in catalog
+    return ([verb, arguments[0]], arguments[1:]) if named else ([verb], arguments)
+
+
+def load(verb: str, member: str | None = None) -> Any:
+    """The click command of a verb, or of a member of its catalog, its flags bound to their environment variables."""
     import typer
 
-    module = importlib.import_module(f"edgewise.serve.commands.{verb}")
-    app = module.command
+    from edgewise.base import Catalog
+
+    app = importlib.import_module(f"edgewise.serve.commands.{verb}").command
+    epilog = None
+    if isinstance(app, Catalog):
+        others = ", ".join(f"'edgewise {verb} {name}'" for name in app)
+        epilog = None if member else f"See also {others}."
+        app = app.load(member or next(iter(app)))
     if not isinstance(app, typer.Typer):
+        function = app
         app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        app.command(name=verb, help=VERBS[verb] if not module.command.__doc__ else None)(module.command)
+        app.command(name=member or verb, help=None if function.__doc__ else VERBS[verb], epilog=epilog)(function)
     command = typer.main.get_command(app)
     _prepare(command)
     return command
