@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstdlib>
 
@@ -20,6 +21,38 @@ Region::Region(size_t bytes, bool huge_pages) {
 
 Region::~Region() {
   if (data_) munmap(data_, bytes_);
+}
+
+namespace {
+constexpr size_t kHugePage = size_t(2) << 20, kPage = 4096;  // a larger page size only keeps more of a freed slice
+
+uint8_t* aligned_up(uint8_t* at, size_t to) { return at + (to - reinterpret_cast<uintptr_t>(at) % to) % to; }
+}  // namespace
+
+Slice::~Slice() {
+  if (!data_) return;
+  uint8_t* from = aligned_up(data_, kPage);
+  if (data_ + bytes_ < from + kPage) return;
+  madvise(from, size_t(data_ + bytes_ - from) / kPage * kPage, MADV_DONTNEED);
+}
+
+Slice Arena::take(size_t bytes) {
+  if (bytes == 0) return {};
+  const size_t room = (bytes + kAlign - 1) / kAlign * kAlign;
+  std::lock_guard lock(mutex_);
+  if (size_t(end_ - next_) < room) {
+    auto region = std::make_shared<const Region>(std::max(room, kChunk) + kHugePage);
+    if (!region->data()) region = std::make_shared<const Region>(room + kHugePage);
+    if (!region->data()) return {};
+    uint8_t *begin = aligned_up(region->data(), kHugePage), *end = region->data() + region->bytes();
+    if (room >= kChunk) return {std::move(region), begin, bytes};  // what is left of the current chunk stays in use
+    chunk_ = std::move(region);
+    next_ = begin;
+    end_ = end;
+  }
+  uint8_t* at = next_;
+  next_ += room;
+  return {chunk_, at, bytes};
 }
 
 namespace {

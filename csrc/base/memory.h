@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -29,6 +30,43 @@ class Region {
  private:
   uint8_t* data_ = nullptr;
   size_t bytes_ = 0;
+};
+
+// A piece of an arena's mapping: zero until touched. Its whole pages go back to the system at the end of its life.
+class Slice {
+ public:
+  Slice() = default;
+  Slice(std::shared_ptr<const Region> home, uint8_t* data, size_t bytes) : home_(std::move(home)), data_(data), bytes_(bytes) {}
+  Slice(Slice&& other) noexcept { *this = std::move(other); }
+  Slice& operator=(Slice&& other) noexcept {
+    std::swap(home_, other.home_);
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~Slice();
+  uint8_t* data() const { return data_; }  // 64-byte aligned; null when the system had no room
+  size_t bytes() const { return bytes_; }
+
+ private:
+  std::shared_ptr<const Region> home_;
+  uint8_t* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+// Lays weights one after the other in mappings made of 2 MiB pages. A matrix of one or two megabytes with a mapping of
+// its own would lie on 4 KiB pages, where the hardware prefetchers stop at every page and translations miss: it streams
+// at 60 % of the speed. Thread-safe.
+class Arena {
+ public:
+  Slice take(size_t bytes);
+
+ private:
+  static constexpr size_t kChunk = size_t(64) << 20, kAlign = 64;
+  std::mutex mutex_;
+  std::shared_ptr<const Region> chunk_;
+  uint8_t* next_ = nullptr;
+  uint8_t* end_ = nullptr;
 };
 
 // Hands out 64-byte aligned blocks in size classes (powers of two and halfway between) and keeps a bounded number of

@@ -126,15 +126,15 @@ nb::object view(nb::handle self) {
   return nb::cast(nb::ndarray<nb::numpy, const float>(b.data(), size_t(b.dims), shape, self));
 }
 
-std::shared_ptr<Weight> new_weight(Device&, int64_t rows, int64_t cols, const std::string& format) {
+std::shared_ptr<Weight> new_weight(Device& device, int64_t rows, int64_t cols, const std::string& format) {
   const Kind kind = kind_of(format);
   need(rows > 0 && cols > 0 && rows < (int64_t(1) << 31) && cols < (int64_t(1) << 31), "load: a weight needs at least one row and one column.");
   if (cols % kind_info(kind).group) refuse("load: " + format + " needs a multiple of " + std::to_string(kind_info(kind).group) + " columns but the weight has " + std::to_string(cols) + ".");
   auto w = std::make_shared<Weight>();
   const int64_t block = packed_block_bytes(kind, cols), blocks = (rows + kLanes - 1) / kLanes;
-  w->region = Region(size_t(block * blocks));
-  if (!w->region.data()) raise("OutOfRoom", "There is no memory for a " + format + " weight of shape " + text(WeightView{nullptr, 0, rows, cols, kind}) + ".");
-  w->view = {w->region.data(), block, rows, cols, kind};
+  w->memory = device.weights.take(size_t(block * blocks));
+  if (!w->memory.data()) raise("OutOfRoom", "There is no memory for a " + format + " weight of shape " + text(WeightView{nullptr, 0, rows, cols, kind}) + ".");
+  w->view = {w->memory.data(), block, rows, cols, kind};
   return w;
 }
 
@@ -487,13 +487,13 @@ void bind_ops(nb::module_& m) {
   nb::class_<Weight>(m, "PackedWeight", "A weight in row blocks of 16.")
       .def_prop_ro("shape", [](const Weight& w) { return nb::make_tuple(w.view.rows, w.view.cols); })
       .def_prop_ro("format", [](const Weight& w) { return kind_info(w.view.kind).name; })
-      .def_prop_ro("nbytes", [](const Weight& w) { return w.region.bytes(); });
+      .def_prop_ro("nbytes", [](const Weight& w) { return w.memory.bytes(); });
   nb::class_<Experts>(m, "PackedExperts", "The same weight of many experts.")
       .def_prop_ro("shape", [](const Experts& e) { return nb::make_tuple(e.members.size(), e.members[0]->view.rows, e.members[0]->view.cols); })
       .def_prop_ro("format", [](const Experts& e) { return kind_info(e.members[0]->view.kind).name; })
       .def_prop_ro("nbytes", [](const Experts& e) {
         size_t bytes = 0;
-        for (const auto& w : e.members) bytes += w->region.bytes();
+        for (const auto& w : e.members) bytes += w->memory.bytes();
         return bytes;
       });
   nb::class_<Pages>(m, "Pages", "A pool of KV pages of one layer.")

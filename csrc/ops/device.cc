@@ -13,7 +13,7 @@ void Device::pack(Weight& w, int64_t first_block, const std::vector<const uint8_
     for (int64_t b = begin; b < end; ++b) {
       const uint8_t* chosen[kLanes];
       for (int r = 0; r < kLanes; ++r) chosen[r] = b * kLanes + r < n ? rows[size_t(b * kLanes + r)] : nullptr;
-      pack_block(w.view, first_block + b, chosen, w.region.data());
+      pack_block(w.view, first_block + b, chosen, w.memory.data());
     }
   });
   w.packed_blocks += blocks;

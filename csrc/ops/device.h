@@ -55,7 +55,7 @@ struct Buffer {
 };
 
 struct Weight {
-  Region region;
+  Slice memory;
   WeightView view{};
   int64_t packed_blocks = 0;  // how many row blocks pack() has filled
 };
@@ -158,6 +158,7 @@ class Device {
   Team team;
   const Kernels& k;
   std::shared_ptr<BlockCache> cache;
+  Arena weights;
 };
 
 }  // namespace edgewise
