@@ -249,64 +249,98 @@ EW_INLINE void store(const MatmulArgs& a, int64_t block, int64_t column, const V
   }
 }
 
-// R row blocks of a panel of W, from block `at` of it on, and C columns of one tile.
-template <class Format, int R, int C, int W>
-void tile(const MatmulArgs& a, int64_t panel, int at, int64_t column) {
+// What a kernel that computes for longer than the memory needs has to ask for itself, this far ahead, into the second-level
+// cache. One and two columns are faster left to the hardware.
+constexpr int kAhead = 9216;
+
+// R row blocks of a panel of W, from block `at` of it on, and C + D columns of one tile: unit by unit first C, then D
+// columns, so that the weights come from memory once while the dot products of at most 4 columns fill the registers.
+// Weights up to `fetch` are prefetched.
+template <class Format, int R, int C, int D, int W>
+void tile(const MatmulArgs& a, int64_t panel, int at, int64_t column, const uint8_t* fetch) {
   const int64_t first = column / kColumns * kColumns, groups = a.q.groups;
   const int width = int(a.columns - first < kColumns ? a.columns - first : kColumns);
   const int8_t* x = a.q.quants + first * groups * kGroup + (column - first) * kGroup;
   const int32_t* side = a.q.side + first * groups * kSideRows + (column - first);
   const uint8_t* w = a.w.data + panel * kPanel * a.w.block_bytes;
-  V acc[R][C];
-  for (int r = 0; r < R; ++r)
+  V acc[R][C], more[R][D ? D : 1];
+  for (int r = 0; r < R; ++r) {
     for (int c = 0; c < C; ++c) acc[r][c] = vzero();
+    for (int c = 0; c < D; ++c) more[r][c] = vzero();
+  }
+  const auto unit = [&](int count) __attribute__((always_inline)) {
+    if (C + D > 2 && w < fetch)
+      for (int i = 0; i < W * Format::kUnitBytes; i += 64) __builtin_prefetch(w + kAhead + i, 0, 2);
+    Format::template unit<R, C, W>(w, at, count, x, side, width, acc);
+    if constexpr (D > 0) Format::template unit<R, D, W>(w, at, count, x + C * kGroup, side + C, width, more);
+  };
   int64_t left = groups;
   for (; left >= Format::kUnitGroups; left -= Format::kUnitGroups) {
-    Format::template unit<R, C, W>(w, at, Format::kUnitGroups, x, side, width, acc);
+    unit(Format::kUnitGroups);
     w += W * Format::kUnitBytes;
     x += Format::kUnitGroups * width * kGroup;
     side += Format::kUnitGroups * width * kSideRows;
   }
-  if (left) Format::template unit<R, C, W>(w, at, int(left), x, side, width, acc);
-  for (int r = 0; r < R; ++r) store<C>(a, panel * kPanel + at + r, column, acc[r]);
+  if (left) unit(int(left));
+  for (int r = 0; r < R; ++r) {
+    store<C>(a, panel * kPanel + at + r, column, acc[r]);
+    if constexpr (D > 0) store<D>(a, panel * kPanel + at + r, column + C, more[r]);
+  }
 }
 
-// The panels of row blocks [b0, b1) for C columns. Where registers are few and columns are two, a block at a time.
-template <class Format, int C>
-void sweep(const MatmulArgs& a, int64_t b0, int64_t b1, int64_t column) {
+// The panels of row blocks [b0, b1) for C + D columns. Where registers are few and columns are two, a block at a time.
+template <class Format, int C, int D = 0>
+void sweep(const MatmulArgs& a, int64_t b0, int64_t b1, int64_t column, const uint8_t* fetch) {
   for (int64_t panel = b0 / kPanel; panel * kPanel < b1; ++panel) {
     if (panel * kPanel + 1 == b1) {
-      tile<Format, 1, C, 1>(a, panel, 0, column);
+      tile<Format, 1, C, D, 1>(a, panel, 0, column, fetch);
     } else if constexpr (kWideRegisters || C == 1) {
-      tile<Format, 2, C, 2>(a, panel, 0, column);
+      tile<Format, 2, C, D, 2>(a, panel, 0, column, fetch);
     } else {
-      tile<Format, 1, C, 2>(a, panel, 0, column);
-      tile<Format, 1, C, 2>(a, panel, 1, column);
+      tile<Format, 1, C, D, 2>(a, panel, 0, column, fetch);
+      tile<Format, 1, C, D, 2>(a, panel, 1, column, nullptr);
     }
   }
 }
 
 // Up to 8 columns of one tile, as many at a time as registers hold the sums of.
 template <class Format>
-void columns(const MatmulArgs& a, int64_t b0, int64_t b1, int64_t column, int64_t count) {
+void columns(const MatmulArgs& a, int64_t b0, int64_t b1, int64_t column, int64_t count, const uint8_t* fetch) {
   if constexpr (kWideRegisters) {
-    for (; count >= 4 && count != 5; count -= 4, column += 4) sweep<Format, 4>(a, b0, b1, column);
-    for (; count >= 3; count -= 3, column += 3) sweep<Format, 3>(a, b0, b1, column);
+    for (; count >= 4 && count != 5; count -= 4, column += 4) sweep<Format, 4>(a, b0, b1, column, fetch);
+    for (; count >= 3; count -= 3, column += 3) sweep<Format, 3>(a, b0, b1, column, fetch);
   }
-  for (; count >= 2; count -= 2, column += 2) sweep<Format, 2>(a, b0, b1, column);
-  if (count) sweep<Format, 1>(a, b0, b1, column);
+  for (; count >= 2; count -= 2, column += 2) sweep<Format, 2>(a, b0, b1, column, fetch);
+  if (count) sweep<Format, 1>(a, b0, b1, column, fetch);
+}
+
+// The first tile of up to 8 columns: all of them in one sweep, since it is the one that waits for the memory.
+template <class Format>
+void first_columns(const MatmulArgs& a, int64_t b0, int64_t b1, int64_t count, const uint8_t* fetch) {
+  if constexpr (kWideRegisters) {
+    switch (count) {
+      case 8: return sweep<Format, 4, 4>(a, b0, b1, 0, fetch);
+      case 7: return sweep<Format, 4, 3>(a, b0, b1, 0, fetch);
+      case 6: return sweep<Format, 3, 3>(a, b0, b1, 0, fetch);
+      case 5: return sweep<Format, 3, 2>(a, b0, b1, 0, fetch);
+    }
+  }
+  columns<Format>(a, b0, b1, 0, count, fetch);
 }
 
 // Row blocks in chunks that stay in the second-level cache while the columns' tiles pass by. b0 is even; b1 is even or
 // the end.
 template <class Format>
 void matmul(const MatmulArgs& a, int64_t b0, int64_t b1) {
+  const uint8_t* fetch = a.w.data + b1 * a.w.block_bytes - kAhead;
   int64_t chunk = (384 << 10) / a.w.block_bytes / kPanel * kPanel;
   if (chunk < kPanel) chunk = kPanel;
-  for (int64_t b = b0; b < b1; b += chunk)
-    for (int64_t column = 0; column < a.columns; column += kColumns)
-      columns<Format>(a, b, b + chunk < b1 ? b + chunk : b1, column,
-                      a.columns - column < kColumns ? a.columns - column : kColumns);
+  for (int64_t b = b0; b < b1; b += chunk) {
+    const int64_t end = b + chunk < b1 ? b + chunk : b1;
+    first_columns<Format>(a, b, end, a.columns < kColumns ? a.columns : kColumns, fetch);
+    for (int64_t column = kColumns; column < a.columns; column += kColumns)
+      columns<Format>(a, b, end, column, a.columns - column < kColumns ? a.columns - column : kColumns, nullptr);
+  }
 }
 
 }  // namespace
