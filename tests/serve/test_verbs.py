@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from edgewise import LLM
+from edgewise.decode.scoring import log_softmax, windows
 from edgewise.serve import hub
-from edgewise.serve.commands.score import log_softmax, windows
 
 BENCH_KEYS = [
     "test", "model", "format", "threads", "batch", "runs", "tok_s", "tok_s_min", "tok_s_max", "gb_s", "roof_share",

@@ -3,34 +3,19 @@
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import numpy.typing as npt
 import typer
 
 from edgewise.base import BadInput
+from edgewise.decode.scoring import Sums, Window, framed, perplexity, tally, windows
 from edgewise.serve.hub import locate
 from edgewise.serve.options import CacheType, Context, Json, Threads
 
 if TYPE_CHECKING:
     from edgewise.serve.llm import LLM
-
-Doubles = npt.NDArray[np.float64]
-
-
-@dataclass
-class Sums:
-    """Running totals over scored tokens."""
-
-    tokens: int = 0
-    nats: float = 0.0  # of the first model
-    other_nats: float = 0.0
-    kl: float = 0.0  # sum over tokens of KL(first || second), nats
-    agree: int = 0  # tokens where both rank the same id first
 
 
 def command(
@@ -74,7 +59,8 @@ def command(
     for window in windows(len(tokens), size - 1, step):
         _score(first, second, tokens, window, sums)
         if sys.stderr.isatty():
-            print(f"\r{sums.tokens}/{len(tokens) - 1} tokens, perplexity {_ppl(sums):.4f}", end="", file=sys.stderr)
+            done = f"\r{sums.tokens}/{len(tokens) - 1} tokens, perplexity {sums.perplexity:.4f}"
+            print(done, end="", file=sys.stderr)
     if sys.stderr.isatty():
         print(file=sys.stderr)
     scored_bytes = len(first.detokenize(tokens[1:]).encode())
@@ -86,15 +72,6 @@ def command(
         print(f"{name.replace('_', ' '):<20} {value:.6g}" if isinstance(value, float) else f"{name:<20} {value}")
 
 
-def windows(tokens: int, size: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """(begin, end, first token to count): token 0 is never counted, every other one exactly once."""
-    counted, begin = 1, 0
-    while counted < tokens:
-        end = min(begin + size, tokens)
-        yield begin, end, counted
-        counted, begin = end, begin + stride
-
-
 def report(
     sums: Sums, model: str, other: str | None, nbytes: int, size: int, stride: int
 ) -> dict[str, Any]:
@@ -104,58 +81,24 @@ def report(
         "tokens": sums.tokens,
         "ctx_size": size,
         "stride": stride,
-        "perplexity": _ppl(sums),
+        "perplexity": sums.perplexity,
         "bits_per_byte": sums.nats / math.log(2) / nbytes if nbytes else None,
     }
     if other is not None:
         facts |= {
             "against": other,
-            "against_perplexity": math.exp(sums.other_nats / sums.tokens),
+            "against_perplexity": perplexity(sums.other_nats, sums.tokens),
             "mean_kl": sums.kl / sums.tokens,
             "top1_agreement": sums.agree / sums.tokens,
         }
     return facts
 
 
-def _score(first: "LLM", second: "LLM | None", tokens: Sequence[int], window: tuple[int, int, int], to: Sums) -> None:
-    begin, end, counted = window
-    part = list(tokens[begin:end])
+def _score(first: "LLM", second: "LLM | None", tokens: Sequence[int], window: Window, to: Sums) -> None:
     bos = first.tokenizer.bos if first.tokenizer.add_bos else None
-    head = [] if bos is None or part[0] == bos else [bos]
-    ids = head + part
-    # row i predicts ids[i + 1]; the first one that counts is the row just before token `counted`
-    start, at = len(head) + counted - begin - 1, 0
+    ids, counted = framed(tokens, window, bos)
     both = [first.logits_chunks(ids)] + ([second.logits_chunks(ids)] if second else [])
-    for chunks in zip(*both, strict=True):
-        rows = range(max(start - at, 0), min(len(chunks[0]), len(ids) - 1 - at))
-        if len(rows):
-            targets = np.array(ids[at + rows.start + 1 : at + rows.stop + 1])
-            _add(to, [chunk[rows.start : rows.stop] for chunk in chunks], targets)
-        at += len(chunks[0])
-
-
-def _add(to: Sums, logits: Sequence[Any], targets: npt.NDArray[np.int64]) -> None:
-    """logits: one (tokens, vocab) array per model; targets (tokens,)."""
-    rows = np.arange(len(targets))
-    logp = [log_softmax(one) for one in logits]
-    to.tokens += len(targets)
-    to.nats -= float(logp[0][rows, targets].sum())
-    if len(logp) == 2:
-        to.other_nats -= float(logp[1][rows, targets].sum())
-        to.kl += float((np.exp(logp[0]) * (logp[0] - logp[1])).sum())
-        to.agree += int((logits[0].argmax(1) == logits[1].argmax(1)).sum())
-
-
-def log_softmax(logits: Any) -> Doubles:
-    """Natural log probabilities in float64, row by row."""
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(1, keepdims=True)
-    result: Doubles = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return result
-
-
-def _ppl(sums: Sums) -> float:
-    return math.exp(sums.nats / sums.tokens) if sums.nats / sums.tokens < 700 else math.inf
+    tally(zip(*both, strict=True), ids, counted, to)
 
 
 def _read(path: Path) -> str:
