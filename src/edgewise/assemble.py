@@ -53,7 +53,7 @@ class Assembly:
 def assemble(
     path: str | Path,
     *,
-    device: str = "cpu",
+    device: str | Device = "cpu",
     threads: int | None = None,
     ctx_size: int | None = None,
     kv: str = "paged",
@@ -69,7 +69,7 @@ def assemble(
     seed: int = 0,
 ) -> Assembly:
     """ctx_size: None is the model's context but at most 4096, 0 is the model's. Members go by catalog name, with
-    settings ("ngram:n=3"). Everything that can be refused is refused before the weights are read."""
+    settings ("ngram:n=3"); a device may be one that exists. What can be refused is, before the weights are read."""
     if max_num_seqs < 1 or prefill_chunk < 1:
         raise BadInput(f"max_num_seqs ({max_num_seqs}) and prefill_chunk ({prefill_chunk}) must be at least 1.")
     checkpoint = open_checkpoint(path)
@@ -79,7 +79,7 @@ def assemble(
     tokenizer, template = _words(header, spec)
     drafts = SPECULATORS.build(speculator)
     _need(f"speculator '{speculator}'", drafts.needs, f"kv '{kv}'", CACHES.load(kv.partition(":")[0]).gives)
-    machine: Device = DEVICES.build(device, threads=threads)
+    machine: Device = DEVICES.build(device, threads=threads) if isinstance(device, str) else device
     per_token = token_bytes(spec.layers, spec.kv_heads, spec.head_dim, dtype)
     pages = _pages(checkpoint, machine.info.memory_bytes, per_token, context, max_num_seqs, page_tokens, dtype)
     model = load_model(checkpoint, machine, context=context)

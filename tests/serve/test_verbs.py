@@ -235,3 +235,15 @@ def test_train_without_the_extra(cli, monkeypatch):
 
     monkeypatch.setattr(train, "find_spec", lambda name: None)
     assert "extra" in cli("train").err
+
+
+def test_bench_shadow_tells_plain_w8a8_from_shadowed(cli, tmp_path):
+    text = tmp_path / "words.txt"
+    text.write_text("def area(width, height):\n    return width * height\n" * 9)
+    ran = cli("bench", "shadow", "--text", str(text), "--calibrate", str(text), "--limit", "60", "--json")
+    rows = {(row["model"], row["shadow"]): row for row in as_json(ran)}
+    assert len(rows) == 8
+    assert rows["plain", 1.0]["perplexity_f32"] == rows["outliers", 1.0]["perplexity_f32"]
+    loud, quiet = rows["outliers", 0.0], rows["outliers", 1.0]
+    assert abs(quiet["loss"]) < abs(loud["loss"]) / 2
+    assert quiet["overflow"] > loud["overflow"] == 0

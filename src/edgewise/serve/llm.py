@@ -16,7 +16,7 @@ from edgewise.base import BadInput, Request, SamplingParams
 from edgewise.base.catalog import nearest
 from edgewise.embedded import embedded_model
 from edgewise.engine.checks import check_request
-from edgewise.kernels.api import Floats
+from edgewise.kernels.api import Device, Floats
 from edgewise.serve.chat import completion
 from edgewise.serve.outputs import Collector, RequestOutput, StreamChunk
 from edgewise.text.api import Tokenizer
@@ -34,7 +34,8 @@ OPTIONS = tuple(name for name in inspect.signature(assemble).parameters if name 
 class LLM:
     """model: a Hugging Face folder, a GGUF file, "org/name" from the local cache, or None for the embedded model.
 
-    threads: None: all cores this process may use. device: "cpu", or "reference" (numpy, slow, for comparison).
+    threads: None: all cores this process may use.
+    device: "cpu", "reference" (numpy, slow, for comparison), or a Device that exists, which then has its own threads.
     ctx_size: longest sequence, prompt and output; None: the model's but at most 4096; 0: the model's.
     kv_cache_dtype: "f16", "bf16", "f32", or "auto": f16, but f32 when all weights are F32.
     max_num_seqs: sequences computed together; more requests wait their turn. prefill_chunk: rows of one step at most.
@@ -49,7 +50,7 @@ class LLM:
         model: str | Path | None = None,
         *,
         threads: int | None = None,
-        device: str = "cpu",
+        device: str | Device = "cpu",
         ctx_size: int | None = None,
         kv_cache_dtype: str = "auto",
         page_tokens: int = 16,
