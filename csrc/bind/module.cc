@@ -10,6 +10,7 @@ void bind_formats(nanobind::module_& m);
 #endif
 #ifdef EDGEWISE_HAS_OPS
 void bind_ops(nanobind::module_& m);
+void bind_program(nanobind::module_& m);
 #endif
 }  // namespace edgewise
 
@@ -23,5 +24,6 @@ NB_MODULE(_native, m) {
 #endif
 #ifdef EDGEWISE_HAS_OPS
   edgewise::bind_ops(m);
+  edgewise::bind_program(m);
 #endif
 }

@@ -11,6 +11,8 @@
 #include <string>
 
 #include "base/cpu.h"
+#include "bind/recording.h"
+#include "bind/refusals.h"
 #include "ops/device.h"
 #include "ops/pack.h"
 
@@ -23,19 +25,6 @@ namespace {
 using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using AnyArray = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-[[noreturn]] void raise(const char* kind, const std::string& message) {
-  const nb::object type = nb::module_::import_("edgewise.base.errors").attr(kind);
-  PyErr_SetString(type.ptr(), message.c_str());
-  throw nb::python_error();
-}
-[[noreturn]] void refuse(const std::string& message) { raise("BadInput", message); }
-[[noreturn]] void out_of_room(const char* who) {
-  raise("OutOfRoom", std::string(who).append(": there is not enough memory for the result or its working space."));
-}
-void need(bool ok, const char* message) {
-  if (!ok) refuse(message);
-}
 
 std::string text(const Buffer& b) {
   std::string s("(");
@@ -67,12 +56,6 @@ const float* vector_of(const Buffer* b, int64_t n, const char* who, const char* 
   if (!b) return nullptr;
   if (b->size() != n) refuse(std::string(who) + ": " + name + " has shape " + text(*b) + " but needs " + std::to_string(n) + " values.");
   return floats(*b, who, name);
-}
-
-void check_ids(const int32_t* ids, int64_t n, int64_t limit, const char* what) {
-  for (int64_t i = 0; i < n; ++i)
-    if (ids[i] < 0 || ids[i] >= limit)
-      refuse(std::string(what) + " " + std::to_string(ids[i]) + " at place " + std::to_string(i) + " is outside [0, " + std::to_string(limit) + ").");
 }
 
 const Weight& ready(const Weight& w, const char* who) {
@@ -115,11 +98,13 @@ Buffer upload(Device& device, const AnyArray& values) {
   for (size_t i = 0; i < values.ndim(); ++i) shape[i] = int64_t(values.shape(i));
   Buffer b = make(device, shape, int(values.ndim()), ints);
   std::memcpy(b.data(), values.data(), size_t(b.size()) * 4);
+  Note(device).fail("the step uploaded an array");
   return b;
 }
 
 nb::object view(nb::handle self) {
   const Buffer& b = nb::cast<const Buffer&>(self);
+  if (b.recording && b.recording->open) b.recording->fail("the step looked at a value");
   size_t shape[3];
   for (int i = 0; i < b.dims; ++i) shape[i] = size_t(b.shape[size_t(i)]);
   if (b.ints) return nb::cast(nb::ndarray<nb::numpy, const int32_t>(b.data(), size_t(b.dims), shape, self));
@@ -167,6 +152,16 @@ Buffer embed(Device& device, const Weight& table, const Ints& ids) {
   ready(table, "embed");
   check_ids(ids.data(), int64_t(ids.size()), table.view.rows, "embed: token");
   Buffer out = make(device, int64_t(ids.size()), table.view.cols);
+  if (Note note(device); note) {
+    note.same(ids.data(), ids.size(), note.step().ids, note.step().rows, "embed was given other ids than the step's");
+    const int to = note.out(out, false);
+    Program& program = note.recording().program();
+    program.vocab = std::min(program.vocab, table.view.rows);
+    note.add("embed", {}, {to}, [to, w = note.keep(table)](Program::Frame& f) {
+      f.device.embed(*w, f.step.ids, f.step.rows, f.at(to));
+      return true;
+    });
+  }
   nb::gil_scoped_release release;
   device.embed(table, ids.data(), int64_t(ids.size()), out.data());
   return out;
@@ -175,6 +170,16 @@ Buffer embed(Device& device, const Weight& table, const Ints& ids) {
 Buffer rows(Device& device, const Buffer& x, const Ints& index) {
   check_ids(index.data(), int64_t(index.size()), x.rows(), "rows: index");
   Buffer out = make(device, int64_t(index.size()), x.cols());
+  if (Note note(device); note) {
+    note.same(index.data(), index.size(), note.step().outputs, note.step().wanted, "rows was given another index than the step's outputs");
+    const int from = note.in(&x), to = note.out(out, true);
+    if (note.wanted(from)) note.fail("rows were chosen twice");
+    note.recording().program().selects = true;
+    note.add("rows", {from}, {to}, [from, to](Program::Frame& f) {
+      f.device.rows(f.at(from), f.cols(from), f.step.outputs, f.step.wanted, f.at(to));
+      return true;
+    });
+  }
   nb::gil_scoped_release release;
   device.rows(floats(x, "rows", "x"), x.cols(), index.data(), int64_t(index.size()), out.data());
   return out;
@@ -201,6 +206,12 @@ Buffer linear(Device& device, const Buffer& x, const Weight& w, const Buffer* bi
   Buffer out = make(device, x.rows(), w.view.rows);
   const Target t = target("linear", x, w, bias, add, out);
   const float* in = floats(x, "linear", "x");
+  if (Note note(device); note) {
+    const int from = note.in(&x), plus = note.in(add), to = note.out(out, from);
+    note.add("linear", {from, plus}, {to}, [=, weight = note.keep(w), b = note.constant(bias)](Program::Frame& f) {
+      return f.device.linears(f.at(from), f.rows(from), f.cols(from), nullptr, 0, {Target{weight, b, f.at(plus), f.at(to)}});
+    });
+  }
   bool ok;
   {
     nb::gil_scoped_release release;
@@ -226,15 +237,35 @@ nb::tuple qkv(Device& device, const Buffer& x, const Weight& q, const Weight& ke
     check_rope(out[0], *table, head_dim, positions->data());
     check_rope(out[1], *table, head_dim, positions->data());
   }
+  HeadWork heads[2];
+  for (int i = 0; i < 2; ++i) {
+    if (norms[i]) heads[i].norm = norms[i]->data(), heads[i].run = norms[i]->size();
+    if (table) heads[i].table = table->data(), heads[i].reach = table->shape[1], heads[i].half = table->shape[2], heads[i].head_dim = head_dim;
+  }
+  if (Note note(device); note) {
+    const int from = note.in(&x), to[3] = {note.out(out[0], from), note.out(out[1], from), note.out(out[2], from)};
+    if (table) {
+      note.positions(positions->data(), positions->size());
+      note.reaches(table->shape[1]);
+      if (note.wanted(from)) note.fail("rope after the rows were chosen");
+    }
+    for (const Buffer* vector : {norm, q_norm, k_norm, table}) note.constant(vector);
+    note.add("qkv", {from}, {to[0], to[1], to[2]},
+             [from, q0 = to[0], k0 = to[1], v0 = to[2], eps, weight, q_heads = heads[0], k_heads = heads[1],
+              targets = std::vector<Target>{{note.keep(q), note.constant(q_bias), nullptr, nullptr},
+                                            {note.keep(key), note.constant(k_bias), nullptr, nullptr},
+                                            {note.keep(v), note.constant(v_bias), nullptr, nullptr}}](Program::Frame& f) mutable {
+               targets[0].out = f.at(q0);
+               targets[1].out = f.at(k0);
+               targets[2].out = f.at(v0);
+               const int64_t n = f.rows(from);
+               return f.device.qkv(f.at(from), n, f.cols(from), weight, eps, targets, q_heads, k_heads, f.step.positions);
+             });
+  }
   bool ok;
   {
     nb::gil_scoped_release release;
-    ok = device.linears(in, x.rows(), x.cols(), weight, eps, targets);
-    for (int i = 0; i < 2 && ok; ++i) {
-      Buffer& y = out[i];
-      if (norms[i]) device.rms_norm(y.data(), norms[i]->data(), y.data(), y.size() / norms[i]->size(), norms[i]->size(), eps);
-      if (table) device.rope(y.data(), y.data(), y.rows(), y.cols(), head_dim, positions->data(), table->data(), table->shape[1], table->shape[2]);
-    }
+    ok = device.qkv(in, x.rows(), x.cols(), weight, eps, targets, heads[0], heads[1], positions ? positions->data() : nullptr);
   }
   if (!ok) out_of_room("qkv");
   return nb::make_tuple(std::move(out[0]), std::move(out[1]), std::move(out[2]));
@@ -251,6 +282,15 @@ Buffer ffn(Device& device, const Buffer& x, const Weight& gate, const Weight& up
   if (add && (add->rows() != x.rows() || add->cols() != down.view.rows)) refuse("ffn: add is " + text(*add) + " but the result is " + text(out) + ".");
   const Target d{&down, vector_of(down_bias, down.view.rows, "ffn", "bias"), add ? floats(*add, "ffn", "add") : nullptr, out.data()};
   const float *in = floats(x, "ffn", "x"), *weight = vector_of(norm, x.cols(), "ffn", "norm");
+  if (Note note(device); note) {
+    const int from = note.in(&x), plus = note.in(add), to = note.out(out, from);
+    const Target g0{note.keep(gate), note.constant(gate_bias), nullptr, nullptr}, u0{note.keep(up), note.constant(up_bias), nullptr, nullptr};
+    const Target d0{note.keep(down), note.constant(down_bias), nullptr, nullptr};
+    note.add("ffn", {from, plus}, {to}, [=, weight = note.constant(norm)](Program::Frame& f) {
+      const Target end{d0.w, d0.bias, f.at(plus), f.at(to)};
+      return f.device.ffn(f.at(from), f.rows(from), weight, eps, g0, u0, end, act);
+    });
+  }
   bool ok;
   {
     nb::gil_scoped_release release;
@@ -267,6 +307,13 @@ Buffer rms_norm(Device& device, const Buffer& x, const Buffer& weight, float eps
   if (run < 1 || x.cols() % run) refuse("rms_norm: " + std::to_string(x.cols()) + " columns are not a whole number of runs of " + std::to_string(run) + ".");
   Buffer out = like(device, x);
   const float *in = floats(x, "rms_norm", "x"), *w = floats(weight, "rms_norm", "weight");
+  if (Note note(device); note) {
+    const int from = note.in(&x), to = note.out(out, from);
+    note.add("rms_norm", {from}, {to}, [=, weight = note.constant(&weight)](Program::Frame& f) {
+      f.device.rms_norm(f.at(from), weight, f.at(to), f.size(from) / run, run, eps);
+      return true;
+    });
+  }
   nb::gil_scoped_release release;
   device.rms_norm(in, w, out.data(), x.size() / run, run, eps);
   return out;
@@ -275,12 +322,26 @@ Buffer rms_norm(Device& device, const Buffer& x, const Buffer& weight, float eps
 Buffer add(Device& device, const Buffer& x, const Buffer& y) {
   if (x.size() != y.size() || x.cols() != y.cols()) refuse("add: shapes " + text(x) + " and " + text(y) + " differ.");
   Buffer out = like(device, x);
+  if (Note note(device); note) {
+    const int one = note.in(&x), two = note.in(&y), to = note.out(out, one);
+    note.add("add", {one, two}, {to}, [=](Program::Frame& f) {
+      f.device.k.add(f.at(one), f.at(two), f.at(to), f.size(one));
+      return true;
+    });
+  }
   device.k.add(floats(x, "add", "x"), floats(y, "add", "y"), out.data(), x.size());
   return out;
 }
 
 Buffer scale(Device& device, const Buffer& x, float factor) {
   Buffer out = like(device, x);
+  if (Note note(device); note) {
+    const int from = note.in(&x), to = note.out(out, from);
+    note.add("scale", {from}, {to}, [=](Program::Frame& f) {
+      f.device.k.scale(f.at(from), factor, f.at(to), f.size(from));
+      return true;
+    });
+  }
   device.k.scale(floats(x, "scale", "x"), factor, out.data(), x.size());
   return out;
 }
@@ -288,6 +349,13 @@ Buffer scale(Device& device, const Buffer& x, float factor) {
 Buffer softcap(Device& device, const Buffer& x, float cap) {
   need(cap > 0, "softcap: the cap must be positive.");
   Buffer out = like(device, x);
+  if (Note note(device); note) {
+    const int from = note.in(&x), to = note.out(out, from);
+    note.add("softcap", {from}, {to}, [=](Program::Frame& f) {
+      f.device.k.softcap(f.at(from), cap, f.at(to), f.size(from));
+      return true;
+    });
+  }
   device.k.softcap(floats(x, "softcap", "x"), cap, out.data(), x.size());
   return out;
 }
@@ -297,6 +365,13 @@ Buffer act_mul(Device& device, const Buffer& gate, const Buffer& up, const std::
   if (gate.size() != up.size() || gate.cols() != up.cols()) refuse("act_mul: shapes " + text(gate) + " and " + text(up) + " differ.");
   Buffer out = like(device, gate);
   const float *g = floats(gate, "act_mul", "gate"), *u = floats(up, "act_mul", "up");
+  if (Note note(device); note) {
+    const int one = note.in(&gate), two = note.in(&up), to = note.out(out, one);
+    note.add("act_mul", {one, two}, {to}, [=](Program::Frame& f) {
+      f.device.act_mul(f.at(one), f.at(two), f.at(to), f.size(one), act);
+      return true;
+    });
+  }
   nb::gil_scoped_release release;
   device.act_mul(g, u, out.data(), gate.size(), act);
   return out;
@@ -307,6 +382,16 @@ Buffer rope(Device& device, const Buffer& x, const Ints& positions, const Buffer
   check_rope(x, table, head_dim, positions.data());
   Buffer out = like(device, x);
   const float *in = floats(x, "rope", "x"), *t = floats(table, "rope", "table");
+  if (Note note(device); note) {
+    note.positions(positions.data(), positions.size());
+    note.reaches(table.shape[1]);
+    const int from = note.in(&x), to = note.out(out, from);
+    if (note.wanted(from)) note.fail("rope after the rows were chosen");
+    note.add("rope", {from}, {to}, [=, t = note.constant(&table), reach = table.shape[1], half = table.shape[2]](Program::Frame& f) {
+      f.device.rope(f.at(from), f.at(to), f.rows(from), f.cols(from), head_dim, f.step.positions, t, reach, half);
+      return true;
+    });
+  }
   nb::gil_scoped_release release;
   device.rope(in, out.data(), x.rows(), x.cols(), head_dim, positions.data(), t, table.shape[1], table.shape[2]);
   return out;
@@ -320,7 +405,8 @@ nb::object matrix(std::vector<T>&& values, size_t rows, size_t cols) {
 }
 
 nb::tuple top_k(Device& device, const Buffer& logits, int64_t k, const std::string& kind, bool renormalise) {
-  need(kind == "softmax" || kind == "topk_softmax", "top_k: kind must be 'softmax' or 'topk_softmax'.");
+  need(kind == "softmax" || kind == "topk_softmax" || kind == "sigmoid", "top_k: kind must be 'softmax', 'topk_softmax' or 'sigmoid'.");
+  const Scoring scoring = kind == "softmax" ? Scoring::Softmax : kind == "sigmoid" ? Scoring::Sigmoid : Scoring::TopSoftmax;
   const int64_t n = logits.rows(), experts = logits.cols();
   if (k < 1 || k > experts) refuse("top_k: k is " + std::to_string(k) + " but there are " + std::to_string(experts) + " experts.");
   std::vector<int32_t> ids(size_t(n * k));
@@ -328,9 +414,20 @@ nb::tuple top_k(Device& device, const Buffer& logits, int64_t k, const std::stri
   const float* x = floats(logits, "top_k", "logits");
   {
     nb::gil_scoped_release release;
-    device.top_k(x, n, experts, k, kind == "softmax", renormalise, ids.data(), weights.data());
+    device.top_k(x, n, experts, k, scoring, renormalise, ids.data(), weights.data());
   }
-  return nb::make_tuple(matrix(std::move(ids), size_t(n), size_t(k)), matrix(std::move(weights), size_t(n), size_t(k)));
+  const int32_t* at = ids.data();
+  const nb::object chosen = matrix(std::move(ids), size_t(n), size_t(k)), shares = matrix(std::move(weights), size_t(n), size_t(k));
+  if (Note note(device); note) {
+    const int from = note.in(&logits), to = note.recording().slot(k, note.wanted(from)), to_weights = note.recording().slot(k, note.wanted(from));
+    note.recording().routings.push_back({at, to, to_weights});
+    note.recording().keep(std::make_shared<nb::object>(chosen));  // so that no later one has its address
+    note.add("top_k", {from}, {to, to_weights}, [=](Program::Frame& f) {
+      f.device.top_k(f.at(from), f.rows(from), f.cols(from), k, scoring, renormalise, f.ints(to), f.at(to_weights));
+      return true;
+    });
+  }
+  return nb::make_tuple(chosen, shares);
 }
 
 using Choices = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
@@ -348,6 +445,16 @@ Buffer moe(Device& device, const Buffer& x, const Choices& ids, const Shares& we
   check_ids(ids.data(), n * count, number, "moe: expert");
   Buffer out = make(device, n, x.cols());
   const float* in = floats(x, "moe", "x");
+  if (Note note(device); note) {
+    int chosen = -1, shares = -1;
+    for (const auto& r : note.recording().routings)
+      if (r.address == ids.data()) chosen = r.ids, shares = r.weights;
+    if (chosen < 0) note.fail("moe was given a routing that top_k did not make in this step");
+    const int from = note.in(&x), to = note.out(out, from);
+    note.add("moe", {from, chosen, shares}, {to}, [=, g = note.keep(gate), u = note.keep(up), d = note.keep(down)](Program::Frame& f) {
+      return f.device.moe(f.at(from), f.rows(from), f.ints(chosen), f.at(shares), count, *g, *u, *d, act, f.at(to));
+    });
+  }
   bool ok = true;
   if (n) {
     nb::gil_scoped_release release;
@@ -435,6 +542,14 @@ void append(Device& device, Pages& pool, const Buffer& k, const Buffer& v, const
   for (const Buffer* x : {&k, &v})
     if (x->rows() != plan.rows || x->cols() != cols) refuse("append: found " + text(*x) + ", expected (" + std::to_string(plan.rows) + ", " + std::to_string(cols) + ").");
   const float *keys = floats(k, "append", "k"), *values = floats(v, "append", "v");
+  if (Note note(device); note) {
+    note.same_plan(plan, pool);
+    const int from = note.in(&k), also = note.in(&v);
+    note.add("append", {from, also}, {}, [=, pages = note.keep(pool)](Program::Frame& f) {
+      f.device.append(*pages, f.at(from), f.at(also), *f.step.plan);
+      return true;
+    });
+  }
   nb::gil_scoped_release release;
   device.append(pool, keys, values, plan);
 }
@@ -453,6 +568,13 @@ Buffer attention(Device& device, nb::handle spec, const Buffer& q, const Pages& 
   if (q.rows() != plan.rows || q.cols() != s.heads * pool.view.head_dim) refuse("attention: q is " + text(q) + ", expected (" + std::to_string(plan.rows) + ", " + std::to_string(s.heads * pool.view.head_dim) + ").");
   Buffer out = make(device, q.rows(), q.cols());
   const float* in = floats(q, "attention", "q");
+  if (Note note(device); note) {
+    note.same_plan(plan, pool);
+    const int from = note.in(&q), to = note.out(out, from);
+    note.add("attention", {from}, {to}, [=, pages = note.keep(pool)](Program::Frame& f) {
+      return f.device.attend(s, f.at(from), *pages, *f.step.plan, f.at(to));
+    });
+  }
   bool ok;
   {
     nb::gil_scoped_release release;

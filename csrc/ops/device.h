@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "base/memory.h"
@@ -38,12 +39,16 @@ class Block {
   size_t granted_ = 0;
 };
 
+class Recording;  // program.h
+
 // An activation: float32 or int32, up to three dimensions, row-major.
 struct Buffer {
   Block block;
   std::array<int64_t, 3> shape{};
   int dims = 0;
   bool ints = false;
+  int slot = -1;  // its name in the recording that it was computed under, if any
+  std::shared_ptr<Recording> recording;
   int64_t cols() const { return dims ? shape[dims - 1] : 1; }
   int64_t rows() const { return size() / (cols() ? cols() : 1); }
   int64_t size() const {
@@ -82,6 +87,9 @@ struct Plan {
   int32_t highest_page = -1;
 };
 
+// How a router's logits become weights: softmax over all experts or over the chosen ones, or each one's own sigmoid.
+enum class Scoring { Softmax, TopSoftmax, Sigmoid };
+
 struct AttendSpec {
   int64_t heads, window;
   float scale, softcap;
@@ -93,6 +101,14 @@ struct Target {
   const float* bias;
   const float* add;
   float* out;
+};
+
+// What happens to the heads of queries or keys before attention: a norm over runs of columns, and a rotation.
+struct HeadWork {
+  const float* norm = nullptr;
+  int64_t run = 0;
+  const float* table = nullptr;
+  int64_t reach = 0, half = 0, head_dim = 0;
 };
 
 class Device;
@@ -131,13 +147,16 @@ class Device {
   void rows(const float* x, int64_t cols, const int32_t* index, int64_t n, float* out);
   // Several weights over the same n rows; norm (or null) is applied to the rows first.
   bool linears(const float* x, int64_t n, int64_t depth, const float* norm, float eps, const std::vector<Target>& targets);
+  // linears to q, k and v, then the heads' work in place; positions are read when a table is given.
+  bool qkv(const float* x, int64_t n, int64_t depth, const float* norm, float eps, const std::vector<Target>& targets,
+           const HeadWork& q, const HeadWork& k, const int32_t* positions);
   bool ffn(const float* x, int64_t n, const float* norm, float eps, const Target& gate, const Target& up,
            const Target& down, Act act);
   void rms_norm(const float* x, const float* weight, float* out, int64_t runs, int64_t run, float eps);
   void act_mul(const float* gate, const float* up, float* out, int64_t n, Act act);
   void rope(const float* x, float* out, int64_t rows, int64_t cols, int64_t head_dim, const int32_t* positions,
             const float* table, int64_t table_rows, int64_t half);
-  void top_k(const float* logits, int64_t rows, int64_t experts, int64_t count, bool softmax_first, bool renormalise,
+  void top_k(const float* logits, int64_t rows, int64_t experts, int64_t count, Scoring scoring, bool renormalise,
              int32_t* ids, float* weights);
   bool moe(const float* x, int64_t rows, const int32_t* ids, const float* weights, int64_t count, const Experts& gate,
            const Experts& up, const Experts& down, Act act, float* out);
@@ -159,6 +178,8 @@ class Device {
   const Kernels& k;
   std::shared_ptr<BlockCache> cache;
   Arena weights;
+  std::shared_ptr<Recording> recording;  // listens to the verbs of one thread
+  std::thread::id recorder;
 };
 
 }  // namespace edgewise

@@ -94,6 +94,19 @@ bool Device::linears(const float* x, int64_t n, int64_t depth, const float* norm
   return true;
 }
 
+bool Device::qkv(const float* x, int64_t n, int64_t depth, const float* norm, float eps, const std::vector<Target>& targets,
+                 const HeadWork& q, const HeadWork& k, const int32_t* positions) {
+  if (!linears(x, n, depth, norm, eps, targets)) return false;
+  for (int i = 0; i < 2; ++i) {
+    const HeadWork& work = i ? k : q;
+    float* y = targets[size_t(i)].out;
+    const int64_t cols = targets[size_t(i)].w->view.rows;
+    if (work.norm) rms_norm(y, work.norm, y, n * cols / work.run, work.run, eps);
+    if (work.table) rope(y, y, n, cols, work.head_dim, positions, work.table, work.reach, work.half);
+  }
+  return true;
+}
+
 bool Device::ffn(const float* x, int64_t n, const float* norm, float eps, const Target& gate, const Target& up,
                  const Target& down, Act act) {
   const int64_t depth = gate.w->view.cols, width = gate.w->view.rows;

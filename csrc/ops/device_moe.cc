@@ -1,6 +1,7 @@
 // Mixture of experts: tokens grouped by expert, so that each expert's weights are read once for all its tokens. A
 // token's result is the sum over its choices in their order, whatever the grouping.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "ops/device.h"
@@ -8,12 +9,13 @@
 
 namespace edgewise {
 
-void Device::top_k(const float* logits, int64_t rows, int64_t experts, int64_t count, bool softmax_first,
+void Device::top_k(const float* logits, int64_t rows, int64_t experts, int64_t count, Scoring scoring,
                    bool renormalise, int32_t* ids, float* weights) {
   std::vector<float> scores(size_t(std::max(experts, count)));
   for (int64_t r = 0; r < rows; ++r, logits += experts, ids += count, weights += count) {
-    if (softmax_first) k.softmax(logits, scores.data(), experts);
-    else std::memcpy(scores.data(), logits, size_t(experts) * 4);
+    if (scoring == Scoring::Softmax) k.softmax(logits, scores.data(), experts);
+    else if (scoring == Scoring::TopSoftmax) std::memcpy(scores.data(), logits, size_t(experts) * 4);
+    else for (int64_t e = 0; e < experts; ++e) scores[size_t(e)] = float(1 / (1 + std::exp(-double(logits[e]))));
     for (int64_t j = 0; j < count; ++j) {  // ties go to the lowest id; a NaN is never better
       int64_t best = -1;
       for (int64_t e = 0; e < experts; ++e) {
@@ -23,7 +25,7 @@ void Device::top_k(const float* logits, int64_t rows, int64_t experts, int64_t c
       ids[j] = int32_t(best);
       weights[j] = scores[size_t(best)];
     }
-    if (!softmax_first) {
+    if (scoring == Scoring::TopSoftmax) {
       k.softmax(weights, scores.data(), count);
       std::memcpy(weights, scores.data(), size_t(count) * 4);
     } else if (renormalise) {

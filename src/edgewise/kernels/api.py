@@ -94,7 +94,7 @@ class Device(Protocol):
     # rotates halves (x1, x2) of the first 2*table.shape[1] columns of each head; table (2, positions, rot/2): cos, sin
     def rope(self, x: Array, positions: Ints, table: Array, head_dim: int) -> Array: ...
     # mixture of experts
-    # kind: "softmax" (over all experts, then take k) | "topk_softmax" (take k, then over those)
+    # kind: "softmax" (over all experts, then take k) | "topk_softmax" (take k, then over those) | "sigmoid" (of each)
     def top_k(self, logits: Array, k: int, kind: str, renormalise: bool) -> "Routing": ...
     def moe(self, x: Array, routing: "Routing", gate: Weight, up: Weight, down: Weight, act: str) -> Array: ...
     # attention over pages; a plan is built once a step and used by every layer; page_tokens is a multiple of 16
@@ -103,6 +103,27 @@ class Device(Protocol):
     def attn_plan(self, seqs: Sequence[SeqRows], tables: Sequence[Ints], page_tokens: int) -> Any: ...
     def append(self, pool: Any, k: Array, v: Array, plan: Any) -> None: ...
     def attention(self, spec: AttnSpec, q: Array, pool: Any, plan: Any) -> Array: ...  # (tokens, heads * head_dim)
+    # notes down what this thread asks of the device until it is closed; None: this device cannot
+    def record(self, ids: Ints, positions: Ints, outputs: Ints, plan: Any) -> "Recording | None": ...
+
+
+class Program(Protocol):
+    """A recorded step: the same verbs on the same weights and pages, for any rows. Gives the bits of the verbs."""
+
+    @property
+    def reach(self) -> int: ...  # positions must be below
+
+    # (rows, columns) of the result, None when it has none; outputs are read only where the step chose rows by them
+    def run(self, device: Any, ids: Ints, positions: Ints, outputs: Ints, plan: Any) -> Array: ...
+
+
+class Recording(Protocol):
+    """A step being noted down. Looking at a value, or uploading one, cannot be noted: then there is no program."""
+
+    @property
+    def why(self) -> str: ...  # it cannot be replayed; empty when it can
+
+    def close(self, result: Array | None = None) -> Program | None: ...
 
 
 @dataclass(frozen=True)

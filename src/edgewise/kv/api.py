@@ -17,6 +17,7 @@ class KVCache(Protocol):
     """Paged here; quantised, sink, spilled and recurrent state later."""
 
     gives: ClassVar[frozenset[Cap]]
+    replays: ClassVar[bool]  # attend asks the device for the same verbs in every step, whatever the rows and the plan
 
     def free_tokens(self) -> int: ...
 

@@ -28,6 +28,7 @@ class PagedCache:
     """One pool per layer on the device, one page table per sequence, the same table for all layers."""
 
     gives: ClassVar[frozenset[Cap]] = frozenset({Cap.REWIND, Cap.FORK})
+    replays: ClassVar[bool] = True
 
     def __init__(
         self,

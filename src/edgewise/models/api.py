@@ -78,6 +78,7 @@ class Loader(Protocol):
 
 class Model(Protocol):
     spec: ModelSpec
+    replays: bool  # every step asks the device for the same verbs; only row counts and positions differ
 
     def embed(self, batch: Batch) -> Array: ...  # (tokens, dim)
 

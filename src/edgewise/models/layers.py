@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from edgewise.base import Tap
-from edgewise.kernels.api import Array, AttnSpec, Device, Ints, Routing, Weight
+from edgewise.kernels.api import Array, AttnSpec, Device, Ints, Weight
 from edgewise.models.api import Batch, Loader, ModelSpec
 from edgewise.models.ropes import RopeTable
 
@@ -185,14 +185,8 @@ class SharedExpert:
         self.down = load.one_expert(f"{at}shared.down", (dim, width))
 
     def run(self, device: Device, x: Array) -> Array:
-        logits = device.download(self.gate_logit.run(device, x))  # (tokens, 1)
-        weights = np.array([[_sigmoid(float(v))] for v in logits[:, 0]], np.float32)
-        routing = Routing(np.zeros((len(weights), 1), np.int32), weights)
+        routing = device.top_k(self.gate_logit.run(device, x), 1, "sigmoid", False)
         return device.moe(x, routing, self.gate, self.up, self.down, self.act)
-
-
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x)) if x > -700 else 0.0
 
 
 class Block:
@@ -244,6 +238,7 @@ class Decoder:
     hf_names, gguf_names: departures from the tables of models/names.py. defaults: settings a file may leave out.
     """
 
+    replays = True
     hf_names: ClassVar[Mapping[str, str | tuple[str, ...]]] = {}
     gguf_names: ClassVar[Mapping[str, str | tuple[str, ...]]] = {}
     defaults: ClassVar[Mapping[str, Any]] = {}

@@ -178,7 +178,7 @@ class DeviceContract:
 
     # mixture of experts
 
-    @pytest.mark.parametrize("kind", ["softmax", "topk_softmax"])
+    @pytest.mark.parametrize("kind", ["softmax", "topk_softmax", "sigmoid"])
     @pytest.mark.parametrize("renormalise", [False, True])
     def test_top_k(self, device: Device, rng: np.random.Generator, kind: str, renormalise: bool) -> None:
         logits = rng.standard_normal((6, 9), np.float32)
@@ -188,6 +188,8 @@ class DeviceContract:
         ids = np.argsort(-logits, axis=-1, kind="stable")[:, :3]
         best = np.take_along_axis(wide, ids, -1)
         over = wide.sum(-1, keepdims=True) if kind == "softmax" else best.sum(-1, keepdims=True)
+        if kind == "sigmoid":
+            best, over = best / (1 + best), np.ones(())
         want = best / best.sum(-1, keepdims=True) if renormalise else best / over
         assert np.array_equal(routing.ids, ids)
         self.close(np.asarray(routing.weights), want)

@@ -13,6 +13,7 @@ class ToyModel:
     """Embedding → 2 × (attention, residual) → untied head, no norms. 2 query heads share 1 KV head of 16."""
 
     HEADS, KV_HEADS, HEAD_DIM, LAYERS, DIM = 2, 1, 16, 2, 32
+    replays = True
 
     def __init__(self, device: Device, vocab: int = 61, seed: int = 0, window: int | None = None) -> None:
         self.device = device

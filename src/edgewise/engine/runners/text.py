@@ -17,6 +17,7 @@ from edgewise.engine.api import Work
 from edgewise.kernels.api import Device, Floats, SeqRows
 from edgewise.kv.api import KVCache
 from edgewise.models.api import Batch, Model
+from edgewise.models.passes import Pass
 
 
 class TextRunner:
@@ -26,7 +27,7 @@ class TextRunner:
         self.model = model
         self.kv = kv
         self.device = device
-        self._layers = range(model.spec.layers)
+        self._pass = Pass(model, device)
         self._nothing = np.empty((0, model.spec.vocab), np.float32)
         self._scratch = itertools.count(-1, -1)  # sequences of `score`; requests count up from 0
         self._logits: object = None  # keeps the device's array alive while the caller looks at it
@@ -54,12 +55,9 @@ class TextRunner:
             ids, positions = np.array(flat, np.int32), np.array(place, np.int32)
             outputs, seqs = np.array(wanted, np.int32), tuple(parts)
         batch = Batch(ids, positions, seqs, outputs, self.kv, self.kv.begin(seqs))
-        x = self.model.blocks(self.model.embed(batch), batch, self._layers)
+        self._logits = self._pass.run(batch)
         self.kv.commit(seqs)
-        if not len(outputs):
-            return self._nothing
-        self._logits = self.model.head(x, batch)
-        return self.device.download(self._logits)
+        return self._nothing if self._logits is None else self.device.download(self._logits)
 
     def score(self, tokens: Sequence[int], chunk: int) -> Generator[Floats, None, None]:
         """Logits of every token, `chunk` rows at a time, from a sequence of its own: arrays (≤ chunk, vocab)."""

@@ -76,6 +76,9 @@ class CpuDevice(_native.CpuCore):
         return self._attn_plan([s.start for s in seqs], [s.count for s in seqs], [s.past for s in seqs],
                                list(tables), page_tokens)
 
+    def record(self, ids: Ints, positions: Ints, outputs: Ints, plan: Any) -> _native.Recording:
+        return _native._record(self, ids, positions, outputs, plan)
+
     def __repr__(self) -> str:
         return f"CpuDevice(threads={self.threads})"
 

@@ -177,13 +177,14 @@ class ReferenceDevice:
         return heads.reshape(x.shape)
 
     def top_k(self, logits: Floats, k: int, kind: str, renormalise: bool) -> Routing:
-        if kind not in ("softmax", "topk_softmax"):
-            raise Unsupported(f"There is no routing '{kind}'. Known: softmax, topk_softmax.")
+        if kind not in ("softmax", "topk_softmax", "sigmoid"):
+            raise Unsupported(f"There is no routing '{kind}'. Known: softmax, topk_softmax, sigmoid.")
         ids = np.argsort(-logits, axis=-1, kind="stable")[:, :k]  # stable: equal logits go to the lowest id
-        if kind == "softmax":
-            weights = np.take_along_axis(_softmax(logits), ids, -1)
+        best: Floats = np.take_along_axis(logits, ids, -1)
+        if kind == "sigmoid":
+            weights = (1 / (1 + np.exp(-best.astype(np.float64)))).astype(np.float32)
         else:
-            weights = _softmax(np.take_along_axis(logits, ids, -1))
+            weights = np.take_along_axis(_softmax(logits), ids, -1) if kind == "softmax" else _softmax(best)
         if renormalise:
             weights = weights / weights.sum(-1, keepdims=True)
         return Routing(ids.astype(np.int32), weights.astype(np.float32))
@@ -222,6 +223,9 @@ class ReferenceDevice:
             for store, new in ((pool.k, k), (pool.v, v)):
                 rows = new[seq.start : seq.start + seq.count].reshape(seq.count, *store.shape[2:])
                 store[pages[seq.past :], slots[seq.past :]] = to_bf16(rows) if pool.dtype == "bf16" else rows
+
+    def record(self, ids: Ints, positions: Ints, outputs: Ints, plan: Plan) -> None:
+        return None  # verb by verb, always
 
     def attention(self, spec: AttnSpec, q: Floats, pool: Pages, plan: Plan) -> Floats:
         out = np.zeros((len(q), spec.heads * spec.head_dim), np.float32)

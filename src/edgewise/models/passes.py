@@ -1,0 +1,53 @@
+"""One pass of a model over a batch: embed, blocks, head. Noted down by the device the first time, replayed after that.
+
+A replay is one native call instead of some five a layer, and gives the same bits. What cannot be replayed (somebody
+listens, the device or the cache does not offer it, the model looks at a value on the way) runs verb by verb.
+"""
+
+from edgewise.kernels.api import Array, Device, Program
+from edgewise.models.api import Batch, Model
+
+TRIES = 3  # recordings that failed in a row before a kind of step is left as it is: a table may have grown meanwhile
+
+
+class Pass:
+    """model and device: what computes. `why`: the reason for the last recording that could not be used."""
+
+    def __init__(self, model: Model, device: Device) -> None:
+        self.model = model
+        self.device = device
+        self.why = ""
+        self._layers = range(model.spec.layers)
+        self._programs: list[Program | None] = [None, None, None]  # no logits wanted, all rows', some rows'
+        self._tries = [TRIES if model.replays else 0] * 3
+
+    def run(self, batch: Batch) -> Array | None:
+        """Logits (len(batch.outputs), vocab) on the device, None when there are no outputs. The caller commits."""
+        wanted = len(batch.outputs)
+        kind = 0 if not wanted else 1 if wanted == len(batch.ids) else 2
+        if batch.listen is None:
+            program = self._programs[kind]
+            if program is not None and int(batch.positions.max()) < program.reach:
+                return program.run(self.device, batch.ids, batch.positions, batch.outputs, batch.plan)
+            if self._tries[kind] and batch.kv.replays and len(batch.ids):
+                return self._record(batch, kind)
+        return self._verbs(batch)
+
+    def _verbs(self, batch: Batch) -> Array | None:
+        x = self.model.blocks(self.model.embed(batch), batch, self._layers)
+        return self.model.head(x, batch) if len(batch.outputs) else None
+
+    def _record(self, batch: Batch, kind: int) -> Array | None:
+        recording = self.device.record(batch.ids, batch.positions, batch.outputs, batch.plan)
+        if recording is None:
+            self._tries = [0, 0, 0]
+            return self._verbs(batch)
+        try:
+            result = self._verbs(batch)
+        except BaseException:
+            recording.close()
+            raise
+        self._programs[kind] = program = recording.close(result)
+        self.why = recording.why
+        self._tries[kind] = self._tries[kind] - 1 if program is None else TRIES
+        return result
