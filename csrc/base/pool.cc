@@ -87,14 +87,16 @@ void Team::serve(int index) {
   }
 }
 
+bool Worker::alone(int slot, int64_t items, int64_t* begin, int64_t* end) {
+  if (used & (1u << slot)) return false;
+  used |= 1u << slot;
+  *begin = 0;
+  *end = items;
+  return items > 0;
+}
+
 bool Worker::next(int slot, int64_t items, int64_t chunk, int64_t* begin, int64_t* end) {
-  if (!team) {
-    if (used & (1u << slot)) return false;
-    used |= 1u << slot;
-    *begin = 0;
-    *end = items;
-    return items > 0;
-  }
+  if (!team) return alone(slot, items, begin, end);
   Team::Loop& loop = team->loops_[slot];
   if (held) loop.done.fetch_add(held, std::memory_order_release);
   held = 0;
@@ -104,6 +106,23 @@ bool Worker::next(int slot, int64_t items, int64_t chunk, int64_t* begin, int64_
   *begin = at;
   *end = std::min(items, at + chunk);
   held = *end - at;
+  return true;
+}
+
+bool Worker::share(int slot, int64_t items, int64_t most, int64_t* begin, int64_t* end) {
+  if (!team) return alone(slot, items, begin, end);
+  Team::Loop& loop = team->loops_[slot];
+  if (held) loop.done.fetch_add(held, std::memory_order_release);
+  held = 0;
+  const int64_t shares = 2 * team->threads_;
+  int64_t at = loop.taken.load(std::memory_order_relaxed), chunk;
+  do {
+    if (at >= items) return false;
+    chunk = std::min(most, (items - at + shares - 1) / shares);
+  } while (!loop.taken.compare_exchange_weak(at, at + chunk, std::memory_order_relaxed));
+  *begin = at;
+  *end = at + chunk;
+  held = chunk;
   return true;
 }
 

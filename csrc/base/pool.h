@@ -20,8 +20,14 @@ struct Worker {
   // The next chunk of [0, items) of a loop: false when none is left. Each loop of a region has a slot of its own. Which
   // thread gets which chunk varies, so results must not depend on it. All chunks are taken until it returns false.
   bool next(int slot, int64_t items, int64_t chunk, int64_t* begin, int64_t* end);
-  // Waits until the loop's items are all done, by whomever. Every thread has called next(slot, ...) to its end.
+  // The same in shrinking chunks, a share of what is left but at most `most`: long runs of memory at first, and all threads
+  // end together.
+  bool share(int slot, int64_t items, int64_t most, int64_t* begin, int64_t* end);
+  // Waits until the loop's items are all done, by whomever. Every thread has called next() or share() to its end.
   void wait(int slot, int64_t items);
+
+ private:
+  bool alone(int slot, int64_t items, int64_t* begin, int64_t* end);
 };
 
 // A region belongs to the thread that calls run(); the others help if they are awake in time. Nobody waits for a helper

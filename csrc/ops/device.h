@@ -135,6 +135,9 @@ class Activations {
   Block memory_[int(Grain::Count)];
 };
 
+// Fetches what a thread reads first, row block `block` of w, while it waits for what that is multiplied with.
+void expect(const WeightView& w, int64_t block);
+
 class Device {
  public:
   Device(int threads, const Kernels* kernels) : team(threads), k(*kernels), cache(std::make_shared<BlockCache>()) {}

@@ -38,16 +38,24 @@ MatmulArgs Activations::args(const Target& target, const float* floats, int64_t 
   return {w, floats, q, count, target.out, w.rows, target.bias, target.add};
 }
 
+void expect(const WeightView& w, int64_t block) {
+  constexpr int64_t kBytes = 32 << 10;
+  const uint8_t* at = w.data + block * w.block_bytes;
+  const int64_t bytes = std::min(kBytes, ((w.rows + kLanes - 1) / kLanes - block) * w.block_bytes);
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i, 0, 2);
+}
+
 namespace {
 
 constexpr int64_t kPanelRows = kPanel * kLanes;
-constexpr int64_t kEarly = 1 << 14;  // floats that are quicker prepared by the caller than waited for
+constexpr int64_t kEarly = 1 << 14;  // floats that are quicker prepared by one thread than by all
 
 int64_t panels_of(const Weight& w) { return (w.view.rows + kPanelRows - 1) / kPanelRows; }
 int64_t blocks_of(const Weight& w) { return (w.view.rows + kLanes - 1) / kLanes; }
 
-// Panels that a thread takes at once: a few takes for each thread, and weights that fit the second-level cache.
-int64_t chunk_of(int64_t panels, int64_t panel_bytes, int threads) {
+// Panels that a thread takes at once, at most: with many columns what fits the second-level cache beside their results.
+int64_t most_of(int64_t panels, int64_t panel_bytes, int64_t columns, int threads) {
+  if (columns <= kColumns) return panels;
   return std::max<int64_t>(1, std::min(panels / (4 * threads), (512 << 10) / panel_bytes));
 }
 
@@ -70,26 +78,28 @@ bool Device::linears(const float* x, int64_t n, int64_t depth, const float* norm
     if (norm) k.rms_norm(x + c * depth, norm, normed.as<float>() + c * depth, 1, depth, eps);
     rows.take(k, floats + c * depth, c);
   };
-  const bool prepares = norm || rows.quantised(), early = n * depth <= kEarly;
-  if (prepares && early)
-    for (int64_t c = 0; c < n; ++c) prepare(c);
-  const int64_t chunk = chunk_of(panels, kPanel * targets[0].w->view.block_bytes, team.threads());
+  const int64_t prepared = norm || rows.quantised() ? n : 0, together = n * depth <= kEarly ? n : kColumns;
+  const int64_t most = most_of(panels, kPanel * targets[0].w->view.block_bytes, n, team.threads());
+  // Calls f(target, first panel, end panel) for panels [begin, end) of all weights, one after the other.
+  const auto each = [&](int64_t begin, int64_t end, auto&& f) {
+    for (const Target& t : targets) {
+      const int64_t mine = panels_of(*t.w), from = std::max<int64_t>(begin, 0), to = std::min(end, mine);
+      if (from < to) f(t, from, to);
+      begin -= mine;
+      end -= mine;
+      if (end <= 0) break;
+    }
+  };
   team.run([&](Worker& me) {
     int64_t begin, end;
-    if (prepares && !early) {
-      while (me.next(1, n, kColumns, &begin, &end))
-        for (int64_t c = begin; c < end; ++c) prepare(c);
-      me.wait(1, n);
-    }
-    while (me.next(0, panels, chunk, &begin, &end))
-      for (const Target& t : targets) {  // the panels of all weights, one after the other
-        const int64_t mine = panels_of(*t.w), from = std::max<int64_t>(begin, 0), to = std::min(end, mine);
-        if (from < to)
-          k.matmul[int(t.w->view.kind)](rows.args(t, floats, 0, n), from * kPanel, std::min(to * kPanel, blocks_of(*t.w)));
-        begin -= mine;
-        end -= mine;
-        if (end <= 0) break;
-      }
+    while (me.next(1, prepared, together, &begin, &end))
+      for (int64_t c = begin; c < end; ++c) prepare(c);
+    bool more = me.share(0, panels, most, &begin, &end);
+    if (more) each(begin, end, [&](const Target& t, int64_t from, int64_t) { expect(t.w->view, from * kPanel); });
+    for (me.wait(1, prepared); more; more = me.share(0, panels, most, &begin, &end))
+      each(begin, end, [&](const Target& t, int64_t from, int64_t to) {
+        k.matmul[int(t.w->view.kind)](rows.args(t, floats, 0, n), from * kPanel, std::min(to * kPanel, blocks_of(*t.w)));
+      });
   }, work < 2 * kWorthWaking);
   return true;
 }
@@ -122,25 +132,22 @@ bool Device::ffn(const float* x, int64_t n, const float* norm, float eps, const 
     if (norm) k.rms_norm(x + c * depth, norm, normed.as<float>() + c * depth, 1, depth, eps);
     rows.take(k, floats + c * depth, c);
   };
-  const bool prepares = norm || rows.quantised(), early = n * depth <= kEarly;
-  if (prepares && early)
-    for (int64_t c = 0; c < n; ++c) prepare(c);
+  const int64_t prepared = norm || rows.quantised() ? n : 0, together = n * depth <= kEarly ? n : kColumns;
 
   // The hidden values of a strip of rows are computed, activated and quantised by one thread, without waiting for others.
   const int64_t strip = hidden.quantised() && grain_of(down.w->view.kind) == Grain::Super ? kSuper : kPanelRows;
   const int64_t strips = (width + strip - 1) / strip, down_panels = panels_of(*down.w);
   const int64_t strip_bytes = 2 * gate.w->view.block_bytes * (strip / kLanes);
-  const int64_t inner_chunk = chunk_of(strips, strip_bytes, team.threads());
-  const int64_t outer_chunk = chunk_of(down_panels, kPanel * down.w->view.block_bytes, team.threads());
+  const int64_t inner = most_of(strips, strip_bytes, n, team.threads());
+  const int64_t outer = most_of(down_panels, kPanel * down.w->view.block_bytes, n, team.threads());
   const Target gate_to{gate.w, gate.bias, nullptr, gates.as<float>()}, up_to{up.w, up.bias, nullptr, ups.as<float>()};
   team.run([&](Worker& me) {
     int64_t begin, end;
-    if (prepares && !early) {
-      while (me.next(1, n, kColumns, &begin, &end))
-        for (int64_t c = begin; c < end; ++c) prepare(c);
-      me.wait(1, n);
-    }
-    while (me.next(2, strips, inner_chunk, &begin, &end)) {
+    while (me.next(1, prepared, together, &begin, &end))
+      for (int64_t c = begin; c < end; ++c) prepare(c);
+    bool more = me.share(2, strips, inner, &begin, &end);
+    if (more) expect(gate.w->view, begin * strip / kLanes);
+    for (me.wait(1, prepared); more; more = me.share(2, strips, inner, &begin, &end)) {
       const int64_t from = begin * strip, to = std::min(width, end * strip), blocks = (to + kLanes - 1) / kLanes;
       k.matmul[int(gate.w->view.kind)](rows.args(gate_to, floats, 0, n), from / kLanes, blocks);
       k.matmul[int(up.w->view.kind)](rows.args(up_to, floats, 0, n), from / kLanes, blocks);
@@ -150,8 +157,9 @@ bool Device::ffn(const float* x, int64_t n, const float* norm, float eps, const 
         hidden.take(k, row, c, from / kGroup, to / kGroup, 0, n);
       }
     }
-    me.wait(2, strips);
-    while (me.next(3, down_panels, outer_chunk, &begin, &end))
+    more = me.share(3, down_panels, outer, &begin, &end);
+    if (more) expect(down.w->view, begin * kPanel);
+    for (me.wait(2, strips); more; more = me.share(3, down_panels, outer, &begin, &end))
       k.matmul[int(down.w->view.kind)](hidden.args(down, gates.as<float>(), 0, n), begin * kPanel,
                                        std::min(end * kPanel, blocks_of(*down.w)));
   }, 3 * n * depth * width < 2 * kWorthWaking);

@@ -62,16 +62,18 @@ bool Device::moe(const float* x, int64_t rows, const int32_t* ids, const float* 
     place[size_t(s)] = int32_t(p);
   }
 
-  // An expert's rows are a view of their own: columns [first, first + count) of these.
-  Activations in(slots, dim), mid(slots, ffn);
+  // An expert's rows are a view of their own: columns [first, first + count) of these. A lone token's experts share one.
+  const bool lone = rows == 1 && int64_t(busy.size()) == slots;
+  const int64_t entering = lone ? 1 : slots;
+  Activations in(entering, dim), mid(slots, ffn);
   in.need(g0.kind);
   in.need(up.members[0]->view.kind);
   mid.need(d0.kind);
   const bool floats = grain_of(g0.kind) == Grain::Float || grain_of(up.members[0]->view.kind) == Grain::Float;
   Block gathered, gates = scratch(size_t(slots * ffn) * 4), ups = scratch(size_t(slots * ffn) * 4),
         parts = scratch(size_t(slots * dim) * 4);
-  if (floats) gathered = scratch(size_t(slots * dim) * 4);
-  if (!in.reserve(*this) || !mid.reserve(*this) || !gates || !ups || !parts || (floats && !gathered)) return false;
+  if (floats && !lone) gathered = scratch(size_t(slots * dim) * 4);
+  if (!in.reserve(*this) || !mid.reserve(*this) || !gates || !ups || !parts || (floats && !lone && !gathered)) return false;
 
   std::vector<int32_t> owner(size_t(slots), 0);  // place → index into busy
   for (size_t i = 0; i < busy.size(); ++i)
@@ -80,8 +82,10 @@ bool Device::moe(const float* x, int64_t rows, const int32_t* ids, const float* 
   constexpr int64_t kRows = kPanel * kLanes;
   const int64_t strip = grain_of(d0.kind) == Grain::Super ? kSuper : kRows;
   const int64_t strips = (ffn + strip - 1) / strip, panels = (dim + kRows - 1) / kRows;
-  const auto chunk_of = [&](int64_t items) { return std::max<int64_t>(1, items / (8 * team.threads())); };
   const int64_t inner = int64_t(busy.size()) * strips, outer = int64_t(busy.size()) * panels;
+  const auto most = [&](int64_t items) {
+    return slots <= kColumns * int64_t(busy.size()) ? items : std::max<int64_t>(1, items / (8 * team.threads()));
+  };
 
   // Calls f(expert, first row, end row) for the items [begin, end) of busy experts x pieces of `size` of `total` rows.
   const auto each = [&](int64_t begin, int64_t end, int64_t size, int64_t total, auto&& f) {
@@ -92,46 +96,53 @@ bool Device::moe(const float* x, int64_t rows, const int32_t* ids, const float* 
       begin += stop - p;
     }
   };
-  const auto multiply = [&](const Activations& rows, const Experts& experts, const float* x32, const Busy& b, float* to,
-                            int64_t from, int64_t end) {
+  const auto multiply = [&](const Activations& rows, const Experts& experts, const float* x32, const Busy& b,
+                            int64_t first, float* to, int64_t from, int64_t end) {
     const Weight& w = *experts.members[size_t(b.expert)];
     const Target target{&w, nullptr, nullptr, to + b.first * w.view.rows};
-    k.matmul[int(w.view.kind)](rows.args(target, x32 + b.first * w.view.cols, b.first, b.count), from / kLanes,
+    k.matmul[int(w.view.kind)](rows.args(target, x32 + first * w.view.cols, first, b.count), from / kLanes,
                                (end + kLanes - 1) / kLanes);
   };
+  const auto expected = [&](const Experts& experts, int64_t begin, int64_t pieces, int64_t size) {
+    const Weight& w = *experts.members[size_t(busy[size_t(begin / pieces)].expert)];
+    expect(w.view, begin % pieces * size / kLanes);
+  };
+  std::vector<const float*> choices(size_t(slots), nullptr);  // slot → its expert's result
+  for (int64_t s = 0; s < slots; ++s) choices[size_t(s)] = parts.as<float>() + int64_t(place[size_t(s)]) * dim;
+  const float* x32 = lone ? x : gathered.as<float>();
 
   team.run([&](Worker& me) {
     int64_t begin, end;
-    while (me.next(0, slots, 4, &begin, &end))
+    while (me.next(0, entering, 4, &begin, &end))
       for (int64_t p = begin; p < end; ++p) {
         const float* row = x + order[size_t(p)] / count * dim;
         const Busy& b = busy[size_t(owner[size_t(p)])];
-        in.take(k, row, p, 0, dim / kGroup, b.first, b.count);
-        if (floats) std::memcpy(gathered.as<float>() + p * dim, row, size_t(dim) * 4);
+        in.take(k, row, p, 0, dim / kGroup, lone ? 0 : b.first, b.count);
+        if (gathered) std::memcpy(gathered.as<float>() + p * dim, row, size_t(dim) * 4);
       }
-    me.wait(0, slots);
-    while (me.next(1, inner, chunk_of(inner), &begin, &end))
+    bool more = me.share(1, inner, most(inner), &begin, &end);
+    if (more) expected(gate, begin, strips, strip);
+    for (me.wait(0, entering); more; more = me.share(1, inner, most(inner), &begin, &end))
       each(begin, end, strip, ffn, [&](const Busy& b, int64_t from, int64_t to) {
-        multiply(in, gate, gathered.as<float>(), b, gates.as<float>(), from, to);
-        multiply(in, up, gathered.as<float>(), b, ups.as<float>(), from, to);
+        const int64_t first = lone ? 0 : b.first;
+        multiply(in, gate, x32, b, first, gates.as<float>(), from, to);
+        multiply(in, up, x32, b, first, ups.as<float>(), from, to);
         for (int64_t p = b.first; p < b.first + b.count; ++p) {
           float* row = gates.as<float>() + p * ffn;
           k.act_mul[int(act)](row + from, ups.as<float>() + p * ffn + from, row + from, to - from);
           mid.take(k, row, p, from / kGroup, to / kGroup, b.first, b.count);
         }
       });
-    me.wait(1, inner);
-    while (me.next(2, outer, chunk_of(outer), &begin, &end))
+    more = me.share(2, outer, most(outer), &begin, &end);
+    if (more) expected(down, begin, panels, kRows);
+    for (me.wait(1, inner); more; more = me.share(2, outer, most(outer), &begin, &end))
       each(begin, end, kRows, dim, [&](const Busy& b, int64_t from, int64_t to) {
-        multiply(mid, down, gates.as<float>(), b, parts.as<float>(), from, to);
+        multiply(mid, down, gates.as<float>(), b, b.first, parts.as<float>(), from, to);
       });
     me.wait(2, outer);
-    std::vector<const float*> pieces(size_t(count), nullptr);
     while (me.next(3, rows, 4, &begin, &end))
-      for (int64_t r = begin; r < end; ++r) {
-        for (int64_t j = 0; j < count; ++j) pieces[size_t(j)] = parts.as<float>() + int64_t(place[size_t(r * count + j)]) * dim;
-        k.combine(pieces.data(), weights + r * count, count, out + r * dim, dim);
-      }
+      for (int64_t r = begin; r < end; ++r)
+        k.combine(choices.data() + r * count, weights + r * count, count, out + r * dim, dim);
   }, 3 * slots * dim * ffn < 2 * kWorthWaking);
   return true;
 }
