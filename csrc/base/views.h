@@ -68,6 +68,7 @@ struct PagesView {
 struct RowRun {
   int64_t row, count, position;
   int64_t head, heads;  // of the query heads that share a KV head: [head, head + heads)
+  int64_t first, last;   // splits of kAttendSplit keys: [first, last)
   const int32_t* table;  // page numbers of the sequence
 };
 

@@ -18,39 +18,73 @@ void Device::append(const Pages& pool, const float* keys, const float* values, c
   });
 }
 
+namespace {
+
+constexpr int64_t kTileRows = 32;      // most query rows in a tile
+constexpr int64_t kItemsAThread = 8;   // fewer than that: splits of long rows are shared out as well
+
+struct Tile {
+  int64_t sequence, row, count;
+};
+
+}  // namespace
+
 bool Device::attend(const AttendSpec& spec, const float* q, const Pages& pool, const Plan& plan, float* out) {
   const PagesView& view = pool.view;
   const int64_t share = spec.heads / view.kv_heads;
-  const int64_t heads = std::min<int64_t>(share, kAttendQueries);       // query heads in a tile
-  const int64_t rows = std::max<int64_t>(1, std::min<int64_t>(16, kAttendQueries / heads));  // query rows in a tile
+  const int64_t heads = std::min<int64_t>(share, kAttendQueries);  // query heads in a tile
+  const int64_t rows = std::max<int64_t>(1, std::min(kTileRows, kAttendQueries / heads));  // query rows in a tile
   const int64_t parts = (share + heads - 1) / heads;
-  struct Tile {
-    int64_t sequence, row, count;
-  };
   std::vector<Tile> tiles;
-  int64_t work = 0;
+  int64_t work = 0, longest = 1;
   for (size_t i = 0; i < plan.sequences.size(); ++i) {
     const auto& seq = plan.sequences[i];
     for (int64_t r = 0; r < seq.count; r += rows) tiles.push_back({int64_t(i), r, std::min(rows, seq.count - r)});
     work += seq.count * (seq.past + seq.count) * spec.heads * view.head_dim;
+    longest = std::max(longest, (seq.past + seq.count + kAttendSplit - 1) / kAttendSplit);
   }
-  const size_t each = size_t(attend_scratch(rows * heads, view.padded_dim) + 15) / 16 * 16;
+  // A tile of a KV head is the unit of work. Where there are few, as in decoding, each of its splits is one, and their
+  // states are folded afterwards: in the same order and with the same bits as by a single thread.
+  const int64_t places = int64_t(tiles.size()) * view.kv_heads * parts, queries = rows * heads;
+  const int64_t splits = team.threads() > 1 && places < kItemsAThread * team.threads() ? longest : 1;
+  const size_t state = size_t(queries * attend_state(view.padded_dim));
+  const size_t each = size_t(attend_scratch(queries, view.padded_dim) + 15) / 16 * 16;
   Block memory = scratch(each * 4 * size_t(team.threads()));
-  if (!memory) return false;
-  const int64_t items = int64_t(tiles.size()) * view.kv_heads * parts;
+  Block states = scratch(state * 4 * size_t(splits > 1 ? places * splits : team.threads()));
+  if (!memory || !states) return false;
+  // The longest tiles (latest rows) first, so that no thread is left with a long one at the end.
+  const auto run_of = [&](int64_t place, int64_t* head) {
+    const Tile& tile = tiles[tiles.size() - 1 - size_t(place / parts / view.kv_heads)];
+    const auto& seq = plan.sequences[size_t(tile.sequence)];
+    *head = place / parts % view.kv_heads;
+    const int64_t first = place % parts * heads;
+    return RowRun{seq.start + tile.row, tile.count, seq.past + tile.row, first, std::min(heads, share - first), 0, longest,
+                  plan.pages.data() + seq.table};
+  };
   team.run([&](Worker& me) {
     const AttendArgs args{view, q, out, spec.heads, spec.scale, spec.softcap, spec.window,
                           memory.as<float>() + each * size_t(me.index)};
-    int64_t begin, end;
-    while (me.next(0, items, 1, &begin, &end))
+    int64_t begin, end, head;
+    while (me.next(0, places * splits, 1, &begin, &end))
       for (int64_t i = begin; i < end; ++i) {
-        // The longest tiles (latest rows) first, so that no thread is left with a long one at the end.
-        const int64_t part = i % parts, head = i / parts % view.kv_heads;
-        const Tile& tile = tiles[tiles.size() - 1 - size_t(i / parts / view.kv_heads)];
-        const auto& seq = plan.sequences[size_t(tile.sequence)];
-        const RowRun run{seq.start + tile.row, tile.count, seq.past + tile.row, part * heads,
-                         std::min(heads, share - part * heads), plan.pages.data() + seq.table};
-        k.attend(args, run, head);
+        RowRun run = run_of(i / splits, &head);
+        if (splits == 1) {
+          float* own = states.as<float>() + state * size_t(me.index);
+          k.attend(args, run, head, own);
+          k.attend_finish(args, run, head, own, 1);
+          continue;
+        }
+        run.first = i % splits;
+        run.last = run.first + 1;
+        float* place = states.as<float>() + state * size_t(i / splits * splits);
+        k.attend(args, run, head, place + run.first * run.count * run.heads * attend_state(view.padded_dim));
+      }
+    if (splits == 1) return;
+    me.wait(0, places * splits);
+    while (me.next(1, places, 1, &begin, &end))
+      for (int64_t i = begin; i < end; ++i) {
+        const RowRun run = run_of(i, &head);
+        k.attend_finish(args, run, head, states.as<float>() + state * size_t(i * splits), splits);
       }
   }, work < kWorthWaking);
   return true;

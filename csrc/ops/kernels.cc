@@ -32,6 +32,7 @@ const Kernels kernels = {
     combine,
     append,
     attend,
+    attend_finish,
 };
 
 }  // namespace edgewise::EDGEWISE_NS

@@ -27,6 +27,7 @@ void rope(const float* x, float* out, int64_t heads, int64_t head_dim, const flo
 void softmax(const float* x, float* out, int64_t n);
 void combine(const float* const* parts, const float* weights, int64_t count, float* out, int64_t n);
 void append(const PagesView& pages, int64_t page, int64_t slot, const float* k, const float* v, int64_t h0, int64_t h1);
-void attend(const AttendArgs& args, const RowRun& run, int64_t kv_head);
+void attend(const AttendArgs& args, const RowRun& run, int64_t kv_head, float* states);
+void attend_finish(const AttendArgs& args, const RowRun& run, int64_t kv_head, float* states, int64_t parts);
 
 }  // namespace edgewise::EDGEWISE_NS

@@ -88,6 +88,9 @@ struct Q4_K {
   template <int R, int C, int W, int odd>
   EW_INLINE void group(const uint8_t* w, int at, int pair, const I* scale, const int8_t* x, I (*total)[C]) {
     I s[R][C];
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < C; ++c) s[r][c] = iset(0);
+#pragma GCC unroll 8
     for (int v = 0; v < 8; ++v) {
       B u[R];
       for (int r = 0; r < R; ++r) {
@@ -96,7 +99,7 @@ struct Q4_K {
       }
       for (int c = 0; c < C; ++c) {
         const B four = bfour(x + c * kGroup + 4 * v);
-        for (int r = 0; r < R; ++r) s[r][c] = idot7(v ? s[r][c] : iset(0), u[r], four);
+        for (int r = 0; r < R; ++r) s[r][c] = idot7(s[r][c], u[r], four);
       }
     }
     for (int r = 0; r < R; ++r)
@@ -190,6 +193,28 @@ struct Q6_K {
     }
   }
 
+  // One quad of one half of a group, for one row block.
+  template <int C, int W, int v, int half>
+  EW_INLINE void half_quad(const uint8_t* w, int at, int g, B h, const int8_t* x, I* s) {
+    const B both = bload(bits_of<W>(w, g, 2 + v, at));
+    const B u = with_high<v>(half ? bshr<4>(both, 15) : band(both, 15), h);
+    for (int c = 0; c < C; ++c) s[c] = idot7(s[c], u, bfour(x + c * kGroup + 16 * half + 4 * v));
+  }
+
+  // Half a group of 8 columns: sums of both halves would not fit the registers.
+  template <int C, int W, int half>
+  EW_INLINE void half_group(const uint8_t* w, int at, int g, const int8_t* x, const int32_t* start, I* total) {
+    I s[C];
+    for (int c = 0; c < C; ++c) s[c] = iset(start[c]);
+    const B h = bload(bits_of<W>(w, g, half, at));
+    half_quad<C, W, 0, half>(w, at, g, h, x, s);
+    half_quad<C, W, 1, half>(w, at, g, h, x, s);
+    half_quad<C, W, 2, half>(w, at, g, h, x, s);
+    half_quad<C, W, 3, half>(w, at, g, h, x, s);
+    const I scale = iload_i8((const int8_t*)scales_of<W>(w, g, at) + 16 * half);
+    for (int c = 0; c < C; ++c) total[c] = iadd(total[c], imul(scale, s[c]));
+  }
+
   template <int R, int C, int W>
   EW_INLINE void unit(const uint8_t* w, int at, int, const int8_t* x, const int32_t* side, int width, V (*acc)[C]) {
     I total[R][C];
@@ -198,26 +223,33 @@ struct Q6_K {
     V dx[C];
     for (int c = 0; c < C; ++c) dx[c] = vset(as_float(side[c]));
     for (int g = 0; g < 8; ++g) {
-      I s0[R][C], s1[R][C];
-      for (int r = 0; r < R; ++r)
-        for (int c = 0; c < C; ++c) {
-          s0[r][c] = iset(side[3 * width + c]);
-          s1[r][c] = iset(side[4 * width + c]);
+      if constexpr (C > 4) {
+        for (int r = 0; r < R; ++r) {
+          half_group<C, W, 0>(w, at + r, g, x, side + 3 * width, total[r]);
+          half_group<C, W, 1>(w, at + r, g, x, side + 4 * width, total[r]);
         }
-      B h0[R], h1[R];
-      for (int r = 0; r < R; ++r) {
-        h0[r] = bload(bits_of<W>(w, g, 0, at + r));
-        h1[r] = bload(bits_of<W>(w, g, 1, at + r));
-      }
-      quad<R, C, W, 0>(w, at, g, h0, h1, x, s0, s1);
-      quad<R, C, W, 1>(w, at, g, h0, h1, x, s0, s1);
-      quad<R, C, W, 2>(w, at, g, h0, h1, x, s0, s1);
-      quad<R, C, W, 3>(w, at, g, h0, h1, x, s0, s1);
-      for (int r = 0; r < R; ++r) {
-        const int8_t* scales = (const int8_t*)scales_of<W>(w, g, at + r);
-        const I scale0 = iload_i8(scales), scale1 = iload_i8(scales + 16);
-        for (int c = 0; c < C; ++c)
-          total[r][c] = iadd(total[r][c], iadd(imul(scale0, s0[r][c]), imul(scale1, s1[r][c])));
+      } else {
+        I s0[R][C], s1[R][C];
+        for (int r = 0; r < R; ++r)
+          for (int c = 0; c < C; ++c) {
+            s0[r][c] = iset(side[3 * width + c]);
+            s1[r][c] = iset(side[4 * width + c]);
+          }
+        B h0[R], h1[R];
+        for (int r = 0; r < R; ++r) {
+          h0[r] = bload(bits_of<W>(w, g, 0, at + r));
+          h1[r] = bload(bits_of<W>(w, g, 1, at + r));
+        }
+        quad<R, C, W, 0>(w, at, g, h0, h1, x, s0, s1);
+        quad<R, C, W, 1>(w, at, g, h0, h1, x, s0, s1);
+        quad<R, C, W, 2>(w, at, g, h0, h1, x, s0, s1);
+        quad<R, C, W, 3>(w, at, g, h0, h1, x, s0, s1);
+        for (int r = 0; r < R; ++r) {
+          const int8_t* scales = (const int8_t*)scales_of<W>(w, g, at + r);
+          const I scale0 = iload_i8(scales), scale1 = iload_i8(scales + 16);
+          for (int c = 0; c < C; ++c)
+            total[r][c] = iadd(total[r][c], iadd(imul(scale0, s0[r][c]), imul(scale1, s1[r][c])));
+        }
       }
       x += width * kGroup;
       side += width * kSideRows;
@@ -281,7 +313,8 @@ void tile(const MatmulArgs& a, int64_t panel, int at, int64_t column, const uint
     x += Format::kUnitGroups * width * kGroup;
     side += Format::kUnitGroups * width * kSideRows;
   }
-  if (left) unit(int(left));
+  if constexpr (Format::kUnitGroups == 2)
+    if (left) unit(int(left));
   for (int r = 0; r < R; ++r) {
     store<C>(a, panel * kPanel + at + r, column, acc[r]);
     if constexpr (D > 0) store<D>(a, panel * kPanel + at + r, column + C, more[r]);
@@ -294,7 +327,7 @@ void sweep(const MatmulArgs& a, int64_t b0, int64_t b1, int64_t column, const ui
   for (int64_t panel = b0 / kPanel; panel * kPanel < b1; ++panel) {
     if (panel * kPanel + 1 == b1) {
       tile<Format, 1, C, D, 1>(a, panel, 0, column, fetch);
-    } else if constexpr (kWideRegisters || C == 1) {
+    } else if constexpr ((kWideRegisters && C < kColumns) || C == 1) {
       tile<Format, 2, C, D, 2>(a, panel, 0, column, fetch);
     } else {
       tile<Format, 1, C, D, 2>(a, panel, 0, column, fetch);
@@ -307,6 +340,9 @@ void sweep(const MatmulArgs& a, int64_t b0, int64_t b1, int64_t column, const ui
 template <class Format>
 void columns(const MatmulArgs& a, int64_t b0, int64_t b1, int64_t column, int64_t count, const uint8_t* fetch) {
   if constexpr (kWideRegisters) {
+    // A whole tile: the K formats would rather unpack once for 8 columns than load the columns once for 2 blocks.
+    if constexpr (Format::kUnitGroups == 8)
+      if (count == kColumns) return sweep<Format, kColumns>(a, b0, b1, column, fetch);
     for (; count >= 4 && count != 5; count -= 4, column += 4) sweep<Format, 4>(a, b0, b1, column, fetch);
     for (; count >= 3; count -= 3, column += 3) sweep<Format, 3>(a, b0, b1, column, fetch);
   }

@@ -26,14 +26,21 @@ struct Kernels {
   // writes one token's K and V (kv_heads * head_dim floats each) for heads [h0, h1)
   void (*append)(const PagesView& pages, int64_t page, int64_t slot, const float* k, const float* v, int64_t h0,
                  int64_t h1);
-  void (*attend)(const AttendArgs& args, const RowRun& run, int64_t kv_head);
+  // the states of all queries of a tile after the splits [run.first, run.last)
+  void (*attend)(const AttendArgs& args, const RowRun& run, int64_t kv_head, float* states);
+  // folds the states of `parts` consecutive ranges of splits, (parts, queries, attend_state), in order; writes args.out
+  void (*attend_finish)(const AttendArgs& args, const RowRun& run, int64_t kv_head, float* states, int64_t parts);
 };
 
-constexpr int kAttendQueries = 64;  // most (row, head) pairs in one call of attend
+constexpr int kAttendQueries = 64;     // most (row, head) pairs in one call of attend
+constexpr int64_t kAttendSplit = 512;  // keys of an online softmax; the next ones start anew and are folded in order
+
+// Floats of a query's state: its peak (padded), 16 lanes of the denominator, the sums.
+constexpr int64_t attend_state(int64_t padded_dim) { return 2 * kLanes + padded_dim; }
 
 // Floats of scratch that attend needs for `queries` query rows of a padded head dimension.
 constexpr int64_t attend_scratch(int64_t queries, int64_t padded_dim) {
-  return queries * (padded_dim + kLanes + 4) + 8 * 64 + 64;
+  return queries * attend_state(padded_dim) + 4 * 64;
 }
 
 // The table called `name`, or the best one when name is null or empty. Null when unknown or this CPU cannot run it.

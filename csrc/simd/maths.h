@@ -7,10 +7,8 @@
 
 namespace edgewise::EDGEWISE_NS {
 
-// e^x. Below -87.33 exactly 0, above 88.37 infinity; NaN stays NaN.
-EW_INLINE V vexp(V x) {
-  const V low = vset(-87.33f), high = vset(88.37f);
-  const V c = vmin(high, vmax(low, x));
+// e^c for c in [-87.33, 88.37].
+EW_INLINE V exp_within(V c) {
   const V magic = vset(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer and leaves it in the low bits
   const V t = vfma(c, vset(1.44269504088896341f), magic);
   const V n = vsub(t, magic);
@@ -22,8 +20,20 @@ EW_INLINE V vexp(V x) {
   p = vfma(p, r, vset(1.6666578e-1f));
   p = vfma(p, r, vset(0.5f));
   const V e = vadd(vfma(vmul(r, r), p, r), vset(1.0f));
-  const V scaled = ibits(iadd(vbits(e), ishl<23>(vbits(t))));  // e * 2^n
+  return ibits(iadd(vbits(e), ishl<23>(vbits(t))));  // e * 2^n
+}
+
+// e^x. Below -87.33 exactly 0, above 88.37 infinity; NaN stays NaN.
+EW_INLINE V vexp(V x) {
+  const V low = vset(-87.33f), high = vset(88.37f);
+  const V scaled = exp_within(vmin(high, vmax(low, x)));
   return vlt(x, low, vzero(), vlt(high, x, vset(__builtin_inff()), scaled));
+}
+
+// e^x for x <= 0 (or NaN): the same bits as vexp, without the test for overflow.
+EW_INLINE V vexp_fall(V x) {
+  const V low = vset(-87.33f);
+  return vlt(x, low, vzero(), exp_within(vmax(low, x)));
 }
 
 // tanh x: an odd polynomial near 0, 1 - 2 / (e^2|x| + 1) elsewhere.

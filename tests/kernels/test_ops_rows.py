@@ -134,6 +134,21 @@ def test_attention(heads: int, kv: int, dim: int, window: int | None, softcap: f
             np.testing.assert_array_equal(piecewise, whole)
 
 
+@pytest.mark.parametrize(("heads", "kv", "window"), [(3, 1, None), (7, 1, None), (2, 2, 600)])
+def test_long_attention_is_split_by_position(heads: int, kv: int, window: int | None) -> None:
+    """Past 512 keys a row is computed in splits: by one thread for many rows, by several for few, with the same bits."""
+    rows, dim = 1100, 16
+    q, k, v = normal(6, rows, heads * dim, scale=2), normal(7, rows, kv * dim), normal(8, rows, kv * dim)
+    k[900] *= 40  # a late peak, so that earlier splits shrink
+    args = (q, k, v, heads, kv, dim)
+    whole = run_attention(DEVICES[-2], *args, [], window=window)  # one thread
+    want = twins.attention64(q.reshape(rows, heads, dim), k.reshape(rows, kv, dim), v.reshape(rows, kv, dim), 0,
+                             dim**-0.5, window, None)
+    close(whole, want, 2e-5, 4e-6)
+    tail = everywhere(lambda d: run_attention(d, *args, [1023, 1024, 1025, 1098, 1099], 32, window=window)[1000:])
+    np.testing.assert_array_equal(tail, whole[1000:])
+
+
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
 def test_attention_narrow_pages(dtype: str) -> None:
     q, k, v = normal(9, 40, 4 * 32), normal(10, 40, 2 * 32), normal(11, 40, 2 * 32)
