@@ -18,7 +18,7 @@ from edgewise.kernels.devices.cpu import DIRECT, CpuDevice
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--formats", default="Q4_0,Q8_0,Q4_K,Q6_K,BF16,F32")
+    parser.add_argument("--formats", default="Q4_0,Q8_0,Q4_K,Q6_K,BF16,F32,int2,int3,int4,int8")
     parser.add_argument("--columns", default="1,2,4,8,32,512")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--rows", type=int, default=8192)
@@ -30,7 +30,7 @@ def main() -> None:
     print(f"isa {device.isa}  threads {device.threads}  matrix {args.rows} x {args.cols}")
     rng = np.random.default_rng(0)
     for fmt in args.formats.split(","):
-        assert fmt in DIRECT, fmt
+        assert fmt.partition(":")[0] in DIRECT, fmt
         nbytes = formats.nbytes(fmt, args.rows * args.cols)
         stored = rng.integers(0, 60, nbytes, dtype=np.uint8)  # small bytes: no NaN or infinity among the scales
         count = max(1, (args.mib << 20) // nbytes)
@@ -50,7 +50,7 @@ def main() -> None:
                     break
             seconds = statistics.median(times)
             gops = 2 * args.rows * args.cols * columns / seconds / 1e9
-            print(f"{fmt:5} N={columns:<4} {seconds * 1e6:9.0f} us  {weights[0].nbytes / seconds / 1e9:6.1f} GB/s  "
+            print(f"{fmt:13} N={columns:<4} {seconds * 1e6:9.0f} us  {weights[0].nbytes / seconds / 1e9:6.1f} GB/s  "
                   f"{gops:7.0f} GOPS", flush=True)
 
 

@@ -14,7 +14,15 @@ constexpr int kColumns = 8;    // columns in a tile of quantised activations
 constexpr int kSideRows = 5;   // rows of the side record, see QuantView
 constexpr int kSuper = 256;    // weights in a super-block of the K formats
 
-enum class Kind : uint8_t { F32, F16, BF16, Q4_0, Q8_0, Q4_K, Q6_K, Count };
+enum class Kind : uint8_t {
+  F32, F16, BF16, Q4_0, Q8_0, Q4_K, Q6_K,
+  // our own formats with their groups; keep them together and in this order
+  Int1_32, Int1_64, Int1_128, Ternary_32, Ternary_64, Ternary_128, Int2_32, Int2_64, Int2_128,
+  Int3_32, Int3_64, Int3_128, Int4_32, Int4_64, Int4_128, Int8_32, Int8_64, Int8_128,
+  Count
+};
+constexpr bool is_own(Kind kind) { return kind >= Kind::Int1_32 && kind <= Kind::Int8_128; }
+constexpr int64_t own_group(Kind kind) { return 32 << (int(kind) - int(Kind::Int1_32)) % 3; }
 
 // A weight (rows, cols) packed in blocks of 16 output rows. F32, F16, BF16: one block after the other, [k][16 rows].
 // Quantised: panels of two blocks (the last one may be alone), interleaved vector by vector, so that a kernel that works
@@ -27,14 +35,17 @@ struct WeightView {
   Kind kind;
 };
 
-// How activations reach a weight: as floats, or as int8 with one scale for 32 (Q4_0, Q8_0) or 256 (Q4_K, Q6_K) of them.
-enum class Grain : uint8_t { Float, Group, Super, Count };
+// How activations reach a weight: as floats, or as int8 with one scale for 32 (Q4_0, Q8_0) or 256 (Q4_K, Q6_K) of them,
+// or for a group of our own formats.
+enum class Grain : uint8_t { Float, Group, Super, Own32, Own64, Own128, Count };
 
 // Activations quantised to int8, in tiles of up to 8 columns. Tile t starts at quants + t * 8 * groups * 32; inside a tile
 // of C columns: [group of 32][column][32]. The side record of a group holds [kSideRows][C] words; sums are over the
 // quantised values of the group:
 //   0  the scale (float)              1  Group: -8 * sum. Super, even groups: sum of this and of the next, two int16
 //   2  Group: -128 * sum              3, 4  -32 * sum of the first and of the last 16
+// Own grains, in the record of their first 32, sums over the whole group: 0 the scale, 1 -sum, 2 -8 * sum, 3 -128 * sum,
+// 4 scale * sum (float).
 struct QuantView {
   int8_t* quants;
   int32_t* side;

@@ -6,6 +6,11 @@
 #include "formats/bf16.h"
 #include "formats/f16.h"
 #include "formats/f32.h"
+#include "formats/int1.h"
+#include "formats/int2.h"
+#include "formats/int3.h"
+#include "formats/int4.h"
+#include "formats/int8.h"
 #include "formats/iq4_nl.h"
 #include "formats/iq4_xs.h"
 #include "formats/mxfp4.h"
@@ -19,6 +24,7 @@
 #include "formats/q5_k.h"
 #include "formats/q6_k.h"
 #include "formats/q8_0.h"
+#include "formats/ternary.h"
 
 namespace edgewise {
 namespace {
@@ -51,6 +57,11 @@ void from_f32(const float* src, void* dst, int64_t n) {
   {name, type, formats::ns::kWeights, int(sizeof(formats::ns::Block)),                         \
    to_f32<formats::ns::Block, formats::ns::kWeights, formats::ns::widen>,                      \
    from_f32<formats::ns::Block, formats::ns::kWeights, formats::ns::narrow>}
+#define EDGEWISE_GROUP(ns, group)                                                              \
+  {#ns ":group=" #group, -1, group, int(sizeof(formats::ns::Block<group>)),                    \
+   to_f32<formats::ns::Block<group>, group, formats::ns::widen<group>>,                        \
+   from_f32<formats::ns::Block<group>, group, formats::ns::narrow<group>>}
+#define EDGEWISE_OWN(ns) EDGEWISE_GROUP(ns, 32), EDGEWISE_GROUP(ns, 64), EDGEWISE_GROUP(ns, 128)
 
 constexpr FormatInfo kFormats[] = {
     EDGEWISE_READ_WRITE("F32", 0, f32),
@@ -69,9 +80,17 @@ constexpr FormatInfo kFormats[] = {
     EDGEWISE_READ("IQ4_NL", 20, iq4_nl),
     EDGEWISE_READ("IQ4_XS", 23, iq4_xs),
     EDGEWISE_READ("MXFP4", 39, mxfp4),
+    EDGEWISE_OWN(int1),
+    EDGEWISE_OWN(ternary),
+    EDGEWISE_OWN(int2),
+    EDGEWISE_OWN(int3),
+    EDGEWISE_OWN(int4),
+    EDGEWISE_OWN(int8),
 };
 #undef EDGEWISE_READ
 #undef EDGEWISE_READ_WRITE
+#undef EDGEWISE_GROUP
+#undef EDGEWISE_OWN
 
 }  // namespace
 

@@ -8,7 +8,7 @@ namespace edgewise {
 
 struct FormatInfo {
   const char* name;
-  int ggml_type;  // the number GGUF files use
+  int ggml_type;  // the number GGUF files use, -1: none
   int block;      // weights per block
   int bytes;      // bytes per block
   // n = number of weights, a multiple of block; src and dst need no alignment beyond a byte on the packed side.

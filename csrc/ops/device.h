@@ -119,7 +119,11 @@ class Activations {
   Activations(int64_t columns, int64_t depth) : columns_(columns), depth_(depth) {}
   void need(Kind kind);
   bool reserve(Device& device);  // false: no memory
-  bool quantised() const { return needs_[1] || needs_[2]; }
+  bool quantised() const {
+    for (int g = 1; g < int(Grain::Count); ++g)
+      if (needs_[g]) return true;
+    return false;
+  }
   // Takes groups [g0, g1) of one column from its floats; of the view that begins at column `first` and has `count`.
   void take(const Kernels& k, const float* row, int64_t column, int64_t g0, int64_t g1, int64_t first, int64_t count) const;
   void take(const Kernels& k, const float* row, int64_t column) const {

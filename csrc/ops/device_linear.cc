@@ -135,7 +135,7 @@ bool Device::ffn(const float* x, int64_t n, const float* norm, float eps, const 
   const int64_t prepared = norm || rows.quantised() ? n : 0, together = n * depth <= kEarly ? n : kColumns;
 
   // The hidden values of a strip of rows are computed, activated and quantised by one thread, without waiting for others.
-  const int64_t strip = hidden.quantised() && grain_of(down.w->view.kind) == Grain::Super ? kSuper : kPanelRows;
+  const int64_t strip = std::max(kPanelRows, grain_weights(grain_of(down.w->view.kind)));
   const int64_t strips = (width + strip - 1) / strip, down_panels = panels_of(*down.w);
   const int64_t strip_bytes = 2 * gate.w->view.block_bytes * (strip / kLanes);
   const int64_t inner = most_of(strips, strip_bytes, n, team.threads());

@@ -80,7 +80,7 @@ bool Device::moe(const float* x, int64_t rows, const int32_t* ids, const float* 
     for (int64_t p = busy[i].first; p < busy[i].first + busy[i].count; ++p) owner[size_t(p)] = int32_t(i);
 
   constexpr int64_t kRows = kPanel * kLanes;
-  const int64_t strip = grain_of(d0.kind) == Grain::Super ? kSuper : kRows;
+  const int64_t strip = std::max(kRows, grain_weights(grain_of(d0.kind)));
   const int64_t strips = (ffn + strip - 1) / strip, panels = (dim + kRows - 1) / kRows;
   const int64_t inner = int64_t(busy.size()) * strips, outer = int64_t(busy.size()) * panels;
   const auto most = [&](int64_t items) {

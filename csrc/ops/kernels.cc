@@ -20,8 +20,14 @@ namespace edgewise::EDGEWISE_NS {
 extern const Kernels kernels;
 const Kernels kernels = {
     EW_NAME,
-    {nullptr, quantise, quantise_super},
-    {matmul_f32, matmul_f16, matmul_bf16, matmul_q4_0, matmul_q8_0, matmul_q4_k, matmul_q6_k},
+    {nullptr, quantise, quantise_super, quantise_own32, quantise_own64, quantise_own128},
+    {matmul_f32, matmul_f16, matmul_bf16, matmul_q4_0, matmul_q8_0, matmul_q4_k, matmul_q6_k,
+     matmul_int1, matmul_int1, matmul_int1,
+     matmul_ternary, matmul_ternary, matmul_ternary,
+     matmul_int2, matmul_int2, matmul_int2,
+     matmul_int3, matmul_int3, matmul_int3,
+     matmul_int4, matmul_int4, matmul_int4,
+     matmul_int8, matmul_int8, matmul_int8},
     rms_norm,
     add,
     scale,

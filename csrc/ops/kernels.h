@@ -7,6 +7,9 @@ namespace edgewise::EDGEWISE_NS {
 
 void quantise(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1);
 void quantise_super(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1);
+void quantise_own32(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1);
+void quantise_own64(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1);
+void quantise_own128(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1);
 void matmul_f32(const MatmulArgs& args, int64_t b0, int64_t b1);
 void matmul_f16(const MatmulArgs& args, int64_t b0, int64_t b1);
 void matmul_bf16(const MatmulArgs& args, int64_t b0, int64_t b1);
@@ -14,6 +17,12 @@ void matmul_q4_0(const MatmulArgs& args, int64_t b0, int64_t b1);
 void matmul_q8_0(const MatmulArgs& args, int64_t b0, int64_t b1);
 void matmul_q4_k(const MatmulArgs& args, int64_t b0, int64_t b1);
 void matmul_q6_k(const MatmulArgs& args, int64_t b0, int64_t b1);
+void matmul_int1(const MatmulArgs& args, int64_t b0, int64_t b1);
+void matmul_ternary(const MatmulArgs& args, int64_t b0, int64_t b1);
+void matmul_int2(const MatmulArgs& args, int64_t b0, int64_t b1);
+void matmul_int3(const MatmulArgs& args, int64_t b0, int64_t b1);
+void matmul_int4(const MatmulArgs& args, int64_t b0, int64_t b1);
+void matmul_int8(const MatmulArgs& args, int64_t b0, int64_t b1);
 void rms_norm(const float* x, const float* weight, float* out, int64_t runs, int64_t run, float eps);
 void add(const float* x, const float* y, float* out, int64_t n);
 void scale(const float* x, float factor, float* out, int64_t n);

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/half.h"
+#include "ops/pack_own.h"
 
 namespace edgewise {
 namespace {
@@ -17,6 +18,11 @@ static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ8_0) == 34 && sizeof(Block
 
 constexpr KindInfo kInfo[int(Kind::Count)] = {
     {"F32", 1, 4}, {"F16", 1, 2}, {"BF16", 1, 2}, {"Q4_0", 32, 18}, {"Q8_0", 32, 34}, {"Q4_K", 256, 144}, {"Q6_K", 256, 210},
+#define EDGEWISE_OWN(name, bits, scales) \
+  {name ":group=32", 32, scales + 4 * bits}, {name ":group=64", 64, scales + 8 * bits}, {name ":group=128", 128, scales + 16 * bits}
+    EDGEWISE_OWN("int1", 1, 2), EDGEWISE_OWN("ternary", 2, 2), EDGEWISE_OWN("int2", 2, 4), EDGEWISE_OWN("int3", 3, 4),
+    EDGEWISE_OWN("int4", 4, 2), EDGEWISE_OWN("int8", 8, 2),
+#undef EDGEWISE_OWN
 };
 
 uint32_t word(const void* p) {
@@ -202,12 +208,25 @@ const KindInfo& kind_info(Kind kind) { return kInfo[int(kind)]; }
 bool is_quantised(Kind kind) { return int(kind) >= int(Kind::Q4_0); }
 Grain grain_of(Kind kind) {
   if (!is_quantised(kind)) return Grain::Float;
+  if (is_own(kind)) return Grain(int(Grain::Own32) + (int(kind) - int(Kind::Int1_32)) % 3);
   return kind == Kind::Q4_K || kind == Kind::Q6_K ? Grain::Super : Grain::Group;
+}
+
+int64_t grain_weights(Grain grain) {
+  switch (grain) {
+    case Grain::Group: return kGroup;
+    case Grain::Super: return kSuper;
+    case Grain::Own32: return 32;
+    case Grain::Own64: return 64;
+    case Grain::Own128: return 128;
+    default: return 1;
+  }
 }
 
 int64_t stored_row_bytes(Kind kind, int64_t cols) { return cols / kInfo[int(kind)].group * kInfo[int(kind)].group_bytes; }
 
 int64_t packed_block_bytes(Kind kind, int64_t cols) {
+  if (is_own(kind)) return own_block_bytes(kind, cols);
   switch (kind) {
     case Kind::F32: return cols * kLanes * 4;
     case Kind::F16:
@@ -216,12 +235,13 @@ int64_t packed_block_bytes(Kind kind, int64_t cols) {
     case Kind::Q8_0: return (cols / 32 + 1) / 2 * unit_of(kind).bytes;
     case Kind::Q4_K:
     case Kind::Q6_K: return cols / 256 * unit_of(kind).bytes;
-    case Kind::Count: break;
+    default: break;
   }
   return 0;
 }
 
 void pack_block(const WeightView& w, int64_t index, const uint8_t* const rows[kLanes], uint8_t* data) {
+  if (is_own(w.kind)) return pack_own(w, index, rows, data);
   const Place at = place(w, index);
   switch (w.kind) {
     case Kind::F32: return pack_plain<uint32_t>(rows, w.cols, data + at.start);
@@ -231,11 +251,12 @@ void pack_block(const WeightView& w, int64_t index, const uint8_t* const rows[kL
     case Kind::Q8_0: return pack_q8_0(rows, w.cols / 32, at, data);
     case Kind::Q4_K: return pack_q4_k(rows, w.cols / 256, at, data);
     case Kind::Q6_K: return pack_q6_k(rows, w.cols / 256, at, data);
-    case Kind::Count: break;
+    default: break;
   }
 }
 
 void unpack_row(const WeightView& w, int64_t row, float* out) {
+  if (is_own(w.kind)) return unpack_own(w, row, out);
   const Place at = place(w, row / kLanes);
   const uint8_t* plain = w.data + at.start;
   const int r = int(row % kLanes);
@@ -253,7 +274,7 @@ void unpack_row(const WeightView& w, int64_t row, float* out) {
     case Kind::Q8_0: return unpack_q8_0(w.data, at, r, w.cols / 32, out);
     case Kind::Q4_K: return unpack_q4_k(w.data, at, r, w.cols / 256, out);
     case Kind::Q6_K: return unpack_q6_k(w.data, at, r, w.cols / 256, out);
-    case Kind::Count: break;
+    default: break;
   }
 }
 

@@ -13,6 +13,7 @@ struct KindInfo {
 const KindInfo& kind_info(Kind kind);
 bool is_quantised(Kind kind);
 Grain grain_of(Kind kind);
+int64_t grain_weights(Grain grain);  // that share a scale; 1 for floats
 
 int64_t stored_row_bytes(Kind kind, int64_t cols);
 int64_t packed_block_bytes(Kind kind, int64_t cols);

@@ -1,4 +1,4 @@
-// Activations to int8: per column and group of 32 or 256, scale = max|x| / 127, round to nearest even.
+// Activations to int8: per column and group of 32 or 256 (or of our own formats), scale = max|x| / 127, round to nearest even.
 #include "ops/kernels.h"
 #include "simd/simd.h"
 
@@ -70,6 +70,45 @@ void quantise_super(const float* x, const QuantView& q, int64_t column, int64_t 
       else (record - width * kSideRows)[width] |= int32_t(uint32_t(sum) << 16);
     }
   }
+}
+
+namespace {
+
+template <int group>
+EW_INLINE void quantise_own(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1) {
+  const Tile tile = tile_of(q, column);
+  const int64_t width = tile.width;
+  for (int64_t g = g0; g < g1; g += group / kGroup) {
+    V peaks = vzero();
+    for (int i = 0; i < group; i += kLanes) peaks = vmax(peaks, vabs(vload(x + g * kGroup + i)));
+    const float peak = vmaxall(peaks), scale = peak / 127.0f;
+    const V inverse = vset(inverse_of(peak));
+    int32_t sum = 0;
+    for (int64_t h = g; h < g + group / kGroup; ++h) {
+      int32_t low, high;
+      narrow(x + h * kGroup, inverse, tile.quants + h * width * kGroup, &low, &high);
+      sum += low + high;
+    }
+    int32_t* record = tile.side + g * width * kSideRows;
+    const float whole = scale * float(sum);
+    memcpy(record, &scale, 4);
+    record[width] = -sum;
+    record[2 * width] = -8 * sum;
+    record[3 * width] = -128 * sum;
+    memcpy(record + 4 * width, &whole, 4);
+  }
+}
+
+}  // namespace
+
+void quantise_own32(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1) {
+  quantise_own<32>(x, q, column, g0, g1);
+}
+void quantise_own64(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1) {
+  quantise_own<64>(x, q, column, g0, g1);
+}
+void quantise_own128(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1) {
+  quantise_own<128>(x, q, column, g0, g1);
 }
 
 }  // namespace edgewise::EDGEWISE_NS

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgewise.kernels import formats
+
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 U8 = npt.NDArray[np.uint8]
@@ -122,6 +124,27 @@ def matmul_quantised(fmt: str, stored: U8, x: F32) -> F32:
             lows = v.reshape(n, 8, 32).sum(-1) @ p["m"][:, 8 * b : 8 * b + 8].T
             acc = fma32(-lows.astype(np.float32), p["dmin"][:, b][None] * xs[:, b, None], acc)
         acc = fma32((v @ w.T).astype(np.float32), p["d"][:, b][None] * xs[:, b, None], acc)
+    return acc
+
+
+def matmul_own(fmt: str, stored: U8, x: F32) -> F32:
+    """x @ w.T for our own formats: int32 per group, one fused multiply-add, one more for the offset if any."""
+    spec: Any = formats.find(fmt)
+    n, cols = x.shape
+    rows, groups = len(stored), cols // spec.block
+    b = stored.reshape(-1).view(spec.layout)
+    zero = {1: 0.5, 2: 1, 4: 8, 8: 128}.get(spec.bits, 0) if not spec.affine else 0
+    times = 2 if spec.bits == 1 else 1  # int1 counts in halves
+    q = (times * (spec.codes(b) - zero)).astype(np.int64).reshape(rows, groups, spec.block)
+    d = b["d"].astype(np.float32).reshape(rows, groups)
+    xq, xs = quantise_activations(x, spec.block)
+    acc = np.zeros((n, rows), np.float32)
+    for g in range(groups):
+        v = xq[:, g * spec.block : (g + 1) * spec.block]
+        acc = fma32((v @ q[:, g].T).astype(np.float32), d[:, g][None] * xs[:, g, None], acc)
+        if spec.affine:
+            m = b["m"].astype(np.float32).reshape(rows, groups)[:, g]
+            acc = fma32(m[None], (xs[:, g] * v.sum(-1).astype(np.float32))[:, None], acc)
     return acc
 
 

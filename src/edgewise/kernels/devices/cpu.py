@@ -18,7 +18,7 @@ from edgewise.base import BadInput
 from edgewise.kernels import formats
 from edgewise.kernels.api import Array, DeviceInfo, Ints, ReadAt, Routing, SeqRows, Weight
 
-DIRECT = ("F32", "F16", "BF16", "Q4_0", "Q8_0", "Q4_K", "Q6_K")  # formats that compute from their own blocks
+DIRECT = ("F32", "F16", "BF16", "Q4_0", "Q8_0", "Q4_K", "Q6_K", *formats.OWN)  # formats that compute from their blocks
 CHUNK_BYTES = 8 << 20  # of the file in flight while a weight is repacked
 
 
@@ -48,14 +48,14 @@ class CpuDevice(_native.CpuCore):
         if cols % spec.block:
             raise BadInput(f"{fmt} stores blocks of {spec.block} weights, but a row of this tensor has {cols}.")
         row_bytes = formats.nbytes(fmt, cols)
-        widen = fmt not in DIRECT
+        widen = spec.name.partition(":")[0] not in DIRECT
         if widen and (note := f"{fmt} is widened to F32 at load.") not in self.notes:
             self.notes.append(note)
         order = None if rows is None else np.ascontiguousarray(rows, dtype=np.int32)
         if order is not None and order.size and not (order.min() >= 0 and order.max() < stored_rows):
             raise BadInput(f"rows selects outside the tensor's {stored_rows} rows.")
         count = stored_rows if order is None else len(order)
-        weight = self._new_weight(count, cols, "F32" if widen else fmt)
+        weight = self._new_weight(count, cols, "F32" if widen else spec.name)
         step = max(16, CHUNK_BYTES // (4 * cols if widen else row_bytes) // 16 * 16)
         for start in range(0, count, step):
             wanted = np.arange(start, min(start + step, count), dtype=np.int32) if order is None \

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from edgewise.base import BadInput, Catalog, Unsupported
 from edgewise.kernels.api import Floats
 from edgewise.kernels.formats.api import Format
+from edgewise.kernels.formats.grouped import GROUPS
 
 FORMATS = Catalog("format", __name__, {
     "F32": ".f32:F32",
@@ -32,27 +33,44 @@ FORMATS = Catalog("format", __name__, {
     "IQ4_NL": ".iq4_nl:IQ4NL",
     "IQ4_XS": ".iq4_xs:IQ4XS",
     "MXFP4": ".mxfp4:MXFP4",
+    "int1": ".int1:Int1",
+    "ternary": ".ternary:Ternary",
+    "int2": ".int2:Int2",
+    "int3": ".int3:Int3",
+    "int4": ".int4:Int4",
+    "int8": ".int8:Int8",
 })
+OWN = ("int1", "ternary", "int2", "int3", "int4", "int8")  # ours: the group is a setting, as in int4:group=128
 
 Bytes = npt.NDArray[np.uint8]
 
-__all__ = ["FORMATS", "Format", "by_ggml_type", "dequantize", "find", "nbytes", "quantize", "writable"]
+__all__ = [
+    "FORMATS", "GROUPS", "OWN", "Format", "by_ggml_type", "dequantize", "find", "names", "nbytes", "quantize",
+    "writable",
+]  # fmt: skip
 
 
 @cache
-def find(fmt: str) -> type[Format]:
-    """The specification of a format. Raises Unsupported, naming the nearest, when there is none."""
-    found: type[Format] = FORMATS.load(fmt)
-    return found
+def find(fmt: str) -> Format:
+    """The specification of a format; its `name` is the one to store. Raises Unsupported, naming the nearest, when there
+    is none, and BadInput for a setting that does not exist ("int4:group=48")."""
+    found: Format = FORMATS.build(fmt)
+    return found if found.name == fmt else find(found.name)
+
+
+def names() -> list[str]:
+    """Every format, ours at each of their groups."""
+    return [n for f in FORMATS for n in ([f"{f}:group={g}" for g in GROUPS] if f in OWN else [f])]
 
 
 @cache
-def by_ggml_type(number: int) -> type[Format]:
+def by_ggml_type(number: int) -> Format:
     """The format with this number in GGUF files."""
     for name in FORMATS:
         if find(name).ggml_type == number:
             return find(name)
-    raise Unsupported(f"ggml type {number} is not a weight format edgewise reads. Known: {', '.join(FORMATS)}.")
+    known = ", ".join(name for name in FORMATS if name not in OWN)
+    raise Unsupported(f"ggml type {number} is not a weight format edgewise reads. Known: {known}.")
 
 
 def writable() -> list[str]:
@@ -74,7 +92,7 @@ def dequantize(fmt: str, data: Any, n: int, threads: int | None = None) -> Float
     if packed.size != nbytes(fmt, n):
         raise BadInput(f"{n} weights of {fmt} take {nbytes(fmt, n)} bytes, but there are {packed.size}.")
     out = np.empty(n, np.float32)
-    _engine().dequantize(fmt, packed, out, threads or _threads())
+    _engine().dequantize(find(fmt).name, packed, out, threads or _threads())
     return out
 
 
@@ -82,9 +100,10 @@ def quantize(fmt: str, values: npt.NDArray[Any], threads: int | None = None) -> 
     """Weights of any shape, read in row order → their stored bytes (nbytes,), uint8."""
     flat = np.ascontiguousarray(values, np.float32).reshape(-1)
     packed = np.empty(nbytes(fmt, flat.size), np.uint8)
-    if fmt not in writable():
+    name = find(fmt).name
+    if name not in writable():
         raise Unsupported(f"{fmt} can be read but not written. Writable: {', '.join(writable())}.")
-    _engine().quantize(fmt, flat, packed, threads or _threads())
+    _engine().quantize(name, flat, packed, threads or _threads())
     return packed
 
 

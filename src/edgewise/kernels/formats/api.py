@@ -1,6 +1,6 @@
 """What a format's file says: its numbers, the layout of a block, and how to widen blocks slowly and surely."""
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +11,12 @@ Blocks = npt.NDArray[Any]  # (blocks,) of a format's `layout`
 
 
 class Format(Protocol):
-    name: ClassVar[str]
-    ggml_type: ClassVar[int]  # its number in GGUF files
-    block: ClassVar[int]  # weights per block
-    layout: ClassVar[np.dtype[Any]]  # one block; itemsize is its bytes
+    name: str
+    ggml_type: int | None  # its number in GGUF files, if it has one
+    block: int  # weights per block
+    layout: np.dtype[Any]  # one block; itemsize is its bytes
 
-    @staticmethod
-    def widen(b: Blocks) -> Floats: ...  # (blocks, block)
+    def widen(self, b: Blocks) -> Floats: ...  # (blocks, block)
 
 
 def nibbles(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
