@@ -11,6 +11,7 @@ void bind_formats(nanobind::module_& m);
 #ifdef EDGEWISE_HAS_OPS
 void bind_ops(nanobind::module_& m);
 void bind_program(nanobind::module_& m);
+void bind_fill(nanobind::module_& m);
 #endif
 }  // namespace edgewise
 
@@ -25,5 +26,6 @@ NB_MODULE(_native, m) {
 #ifdef EDGEWISE_HAS_OPS
   edgewise::bind_ops(m);
   edgewise::bind_program(m);
+  edgewise::bind_fill(m);
 #endif
 }
