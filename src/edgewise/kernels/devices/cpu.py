@@ -15,16 +15,12 @@ import numpy as np
 
 from edgewise import _native
 from edgewise.base import BadInput
+from edgewise.base.limits import memory_bytes
 from edgewise.kernels import formats
 from edgewise.kernels.api import Array, DeviceInfo, Ints, Place, ReadAt, Routing, SeqRows, Weight
 
 DIRECT = ("F32", "F16", "BF16", "Q4_0", "Q8_0", "Q4_K", "Q6_K")  # formats that compute from their own blocks
 CHUNK_BYTES = 8 << 20  # of the file in flight while a weight is repacked
-
-
-def memory_bytes() -> int:
-    """Physical memory of this machine in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class CpuDevice(_native.CpuCore):
