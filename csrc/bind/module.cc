@@ -4,6 +4,7 @@
 namespace edgewise {
 #ifdef EDGEWISE_HAS_PARSE
 void bind_parse(nanobind::module_& m);
+void bind_pieces(nanobind::module_& m);
 #endif
 #ifdef EDGEWISE_HAS_FORMATS
 void bind_formats(nanobind::module_& m);
@@ -19,6 +20,7 @@ NB_MODULE(_native, m) {
   m.doc() = "edgewise's engine room: arithmetic and bytes. Import it through edgewise.kernels.";
 #ifdef EDGEWISE_HAS_PARSE
   edgewise::bind_parse(m);
+  edgewise::bind_pieces(m);
 #endif
 #ifdef EDGEWISE_HAS_FORMATS
   edgewise::bind_formats(m);
