@@ -4,6 +4,7 @@
 namespace edgewise {
 #ifdef EDGEWISE_HAS_PARSE
 void bind_parse(nanobind::module_& m);
+void bind_pieces(nanobind::module_& m);
 #endif
 #ifdef EDGEWISE_HAS_FORMATS
 void bind_formats(nanobind::module_& m);
@@ -11,6 +12,7 @@ void bind_formats(nanobind::module_& m);
 #ifdef EDGEWISE_HAS_OPS
 void bind_ops(nanobind::module_& m);
 void bind_program(nanobind::module_& m);
+void bind_fill(nanobind::module_& m);
 #endif
 }  // namespace edgewise
 
@@ -18,6 +20,7 @@ NB_MODULE(_native, m) {
   m.doc() = "edgewise's engine room: arithmetic and bytes. Import it through edgewise.kernels.";
 #ifdef EDGEWISE_HAS_PARSE
   edgewise::bind_parse(m);
+  edgewise::bind_pieces(m);
 #endif
 #ifdef EDGEWISE_HAS_FORMATS
   edgewise::bind_formats(m);
@@ -25,5 +28,6 @@ NB_MODULE(_native, m) {
 #ifdef EDGEWISE_HAS_OPS
   edgewise::bind_ops(m);
   edgewise::bind_program(m);
+  edgewise::bind_fill(m);
 #endif
 }

@@ -143,7 +143,6 @@ std::shared_ptr<Experts> experts(Device&, const std::vector<std::shared_ptr<Weig
     if (w->view.rows != weights[0]->view.rows || w->view.cols != weights[0]->view.cols || w->view.kind != weights[0]->view.kind)
       refuse("experts: all experts must have one shape and format; found " + text(w->view) + " beside " + text(weights[0]->view) + ".");
     e->members.push_back(w);
-    ready(*w, "experts");
   }
   return e;
 }
@@ -443,6 +442,11 @@ Buffer moe(Device& device, const Buffer& x, const Choices& ids, const Shares& we
   if (g.cols != x.cols() || u.cols != g.cols || u.rows != g.rows || d.cols != g.rows || d.rows != g.cols)
     refuse("moe: gate " + text(g) + ", up " + text(u) + " and down " + text(d) + " do not fit x " + text(x) + ".");
   check_ids(ids.data(), n * count, number, "moe: expert");
+  for (const Experts* e : {&gate, &up, &down}) {
+    if (e->filled.load(std::memory_order_relaxed)) continue;
+    for (const auto& w : e->members) ready(*w, "moe");
+    e->filled.store(true, std::memory_order_relaxed);
+  }
   Buffer out = make(device, n, x.cols());
   const float* in = floats(x, "moe", "x");
   if (Note note(device); note) {

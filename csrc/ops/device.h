@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <thread>
@@ -67,6 +68,7 @@ struct Weight {
 
 struct Experts {
   std::vector<std::shared_ptr<const Weight>> members;  // all of one shape and kind
+  mutable std::atomic<bool> filled{false};             // all of them were seen to be full
 };
 
 struct Pages {

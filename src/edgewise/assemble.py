@@ -18,7 +18,7 @@ from edgewise.kernels.devices import DEVICES
 from edgewise.kv import CACHES
 from edgewise.kv.api import KVCache
 from edgewise.kv.paged import token_bytes
-from edgewise.models import load_model, read_spec
+from edgewise.models import begin_model, read_spec
 from edgewise.models.api import Model, ModelSpec
 from edgewise.text import load_template, load_tokenizer
 from edgewise.text.api import ChatTemplate, Tokenizer
@@ -69,20 +69,26 @@ def assemble(
     seed: int = 0,
 ) -> Assembly:
     """ctx_size: None is the model's context but at most 4096, 0 is the model's. Members go by catalog name, with
-    settings ("ngram:n=3"); a device may be one that exists. What can be refused is, before the weights are read."""
+    settings ("ngram:n=3"); a device may be one that exists. What can be refused is, before the weights are read or
+    while they are."""
     if max_num_seqs < 1 or prefill_chunk < 1:
         raise BadInput(f"max_num_seqs ({max_num_seqs}) and prefill_chunk ({prefill_chunk}) must be at least 1.")
     checkpoint = open_checkpoint(path)
     header = checkpoint.header()
     spec, context = _context(header, ctx_size)
     dtype = _kv_type(kv_cache_dtype, checkpoint)
-    tokenizer, template = _words(header, spec)
     drafts = SPECULATORS.build(speculator)
     _need(f"speculator '{speculator}'", drafts.needs, f"kv '{kv}'", CACHES.load(kv.partition(":")[0]).gives)
     machine: Device = DEVICES.build(device, threads=threads) if isinstance(device, str) else device
     per_token = token_bytes(spec.layers, spec.kv_heads, spec.head_dim, dtype)
     pages = _pages(checkpoint, machine.info.memory_bytes, per_token, context, max_num_seqs, page_tokens, dtype)
-    model = load_model(checkpoint, machine, context=context)
+    model, loading = begin_model(checkpoint, machine, context=context)
+    try:  # beside the reading: it leaves the interpreter to us
+        tokenizer, template = _words(header, spec)
+    except BaseException:
+        loading.stop()
+        raise
+    loading.wait()
     cache: KVCache = CACHES.build(
         kv, device=machine, layers=spec.layers, kv_heads=spec.kv_heads, head_dim=spec.head_dim, pages=pages,
         page_tokens=page_tokens, dtype=dtype,

@@ -136,7 +136,7 @@ def test_attention(heads: int, kv: int, dim: int, window: int | None, softcap: f
 
 @pytest.mark.parametrize(("heads", "kv", "window"), [(3, 1, None), (7, 1, None), (2, 2, 600)])
 def test_long_attention_is_split_by_position(heads: int, kv: int, window: int | None) -> None:
-    """Past 512 keys a row is computed in splits: by one thread for many rows, by several for few, with the same bits."""
+    """Past 512 keys a row is computed in splits: one thread for many rows, several for few, the same bits."""
     rows, dim = 1100, 16
     q, k, v = normal(6, rows, heads * dim, scale=2), normal(7, rows, kv * dim), normal(8, rows, kv * dim)
     k[900] *= 40  # a late peak, so that earlier splits shrink

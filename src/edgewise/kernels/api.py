@@ -8,7 +8,8 @@ on how many rows came with it, on the number of threads, or on page and chunk si
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,22 @@ Weight = Any  # a device's own packed weight; has .shape (out, in) and .format
 ReadAt = Callable[[int, int], "memoryview | bytes | npt.NDArray[np.uint8]"]  # (offset, nbytes) -> bytes
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
+
+
+class Place(NamedTuple):
+    """Where stored bytes lie as they are, in a file that stays open until the device's `filling` has run."""
+
+    fd: int
+    offset: int
+    path: Path
+
+
+class Filling(Protocol):
+    """Weights that `Device.load` has made but not read yet. Until `run` has returned they cannot be used."""
+
+    def run(self) -> None: ...  # blocks; any thread, once. Raises BadInput naming file and offset
+
+    def stop(self) -> None: ...  # from another thread: `run` returns soon, and the weights stay unusable
 
 
 @dataclass(frozen=True)
@@ -62,8 +79,12 @@ class Device(Protocol):
     def upload(self, values: npt.NDArray[Any]) -> Array: ...  # float32 or int32; copies
     def download(self, x: Array) -> Floats: ...  # a view where possible; valid while x lives
     # weights: `fmt` is a FormatId name ("F32", "BF16", "Q4_0", ...); read yields the stored bytes of the tensor;
-    # rows selects or permutes the output rows (None: all, in order)
-    def load(self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None) -> Weight: ...
+    # rows selects or permutes the output rows (None: all, in order). With a place, the device may read the file itself,
+    # and later: `filling` gives all that was put off since it was last asked
+    def load(
+        self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None, place: Place | None = None
+    ) -> Weight: ...
+    def filling(self) -> Filling: ...
     def experts(self, weights: Sequence[Weight]) -> Weight: ...  # many (out, in) of one shape → (E, out, in)
     # rows
     def embed(self, table: Weight, ids: Ints) -> Array: ...  # (tokens, dim)

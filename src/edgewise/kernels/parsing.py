@@ -44,6 +44,14 @@ class Strings(Sequence[str]):
         self._blob = blob
         self._ends = ends  # (count,) where each string ends in blob
 
+    @property
+    def stored(self) -> tuple[bytes, npt.NDArray[np.uint32]]:
+        """All strings one after the other, and where each ends."""
+        return self._blob, self._ends
+
+    def are_utf8(self) -> bool:
+        return _native.strings_are_utf8(self._blob, self._ends)
+
     def __len__(self) -> int:
         return len(self._ends)
 

@@ -4,6 +4,7 @@ A model is built twice. The first time every tensor it asks for is looked up and
 and nothing is read; only when all of it fits together are weights read and packed.
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgewise.base import BadInput, Unsupported
-from edgewise.kernels.api import Array, Device, Ints, ReadAt, Weight
+from edgewise.kernels.api import Array, Device, Filling, Ints, Place, ReadAt, Weight
 from edgewise.models.api import Model, ModelSpec, Rope
 from edgewise.models.configs import Config
 from edgewise.models.names import Names
@@ -66,6 +67,14 @@ class CheckpointLoader:
 
         return read
 
+    def _place(self, info: TensorInfo, first: int, nbytes: int) -> Place | None:
+        """Where those bytes lie in a file, when the source has them there as they are."""
+        where = getattr(self.source, "place", None)
+        place: Place | None = None if where is None else where(info.extent)
+        if place is None or first + nbytes > info.extent.nbytes:
+            return None
+        return place._replace(offset=place.offset + first)
+
     def weight(self, name: str, shape: tuple[int, ...], rows: Ints | None = None, stored_rows: int = 0) -> Weight:
         """A linear weight (out, in). `rows` picks or permutes rows of the stored tensor, which has `stored_rows` of
         them (0: as many as `shape`); a contiguous run is read by offset, the rest of the tensor is not touched."""
@@ -80,7 +89,7 @@ class CheckpointLoader:
         if rows is not None and len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
             first, of, rows = first + int(rows[0]) * row_bytes, len(rows), None
         read = self._read(info, first, of * row_bytes)
-        return self.device.load((of, shape[-1]), info.format, read, rows)
+        return self.device.load((of, shape[-1]), info.format, read, rows, self._place(info, first, of * row_bytes))
 
     def vector(self, name: str, length: int, rows: Ints | None = None, plus: float = 0.0) -> Array:
         """A vector on the device: permuted by `rows`, with `plus` added."""
@@ -190,6 +199,62 @@ def examine(checkpoint: Checkpoint, context: int | None = None) -> tuple[Any, Mo
     return member, spec, names
 
 
+class Loading:
+    """Weights on their way onto the device, in a thread of their own. `wait`, or `stop`, before anything else."""
+
+    def __init__(self, filling: Filling, own: Source | None) -> None:
+        self._filling = filling
+        self._own = own  # closed at the end
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="edgewise-load", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._filling.run()
+        except BaseException as error:
+            self._error = error
+        finally:
+            if self._own is not None:
+                self._own.close()
+
+    def wait(self) -> None:
+        """Returns when every weight is there. Raises BadInput naming file and offset when one could not be read."""
+        try:
+            self._thread.join()
+        except BaseException:  # Ctrl-C
+            self.stop()
+            raise
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Gives up: the model cannot be used."""
+        self._filling.stop()
+        self._thread.join()
+
+
+def begin_model(
+    checkpoint: Checkpoint, device: Device, *, source: Source | None = None, context: int | None = None
+) -> tuple[Model, Loading]:
+    """Checks settings against tensors and begins to read the weights; other work may be done until `Loading.wait`.
+
+    source: where bytes come from; None: the checkpoint's own files.
+    """
+    header = checkpoint.header()
+    member, spec, names = examine(checkpoint, context)
+    own = SOURCES.build("file", files=header.files) if source is None else source
+    try:
+        model: Model = member(spec, CheckpointLoader(checkpoint, own, device, names))
+        filling = device.filling()
+    except BaseException:
+        device.filling()  # forgets what was put off
+        if source is None:
+            own.close()
+        raise
+    return model, Loading(filling, own if source is None else None)
+
+
 def load_model(
     checkpoint: Checkpoint, device: Device, *, source: Source | None = None, context: int | None = None
 ) -> Model:
@@ -197,14 +262,8 @@ def load_model(
 
     source: where bytes come from; None: the checkpoint's own files, closed again before this returns.
     """
-    header = checkpoint.header()
-    member, spec, names = examine(checkpoint, context)
-    own = SOURCES.build("file", files=header.files) if source is None else source
-    try:
-        model: Model = member(spec, CheckpointLoader(checkpoint, own, device, names))
-    finally:
-        if source is None:
-            own.close()
+    model, loading = begin_model(checkpoint, device, source=source, context=context)
+    loading.wait()
     return model
 
 

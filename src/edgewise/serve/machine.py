@@ -4,6 +4,13 @@ import os
 import platform
 from pathlib import Path
 
+from edgewise.base.limits import cgroups, meminfo, memory_limit_bytes, read
+
+__all__ = [
+    "caches", "cgroups", "cpu_flags", "cpu_model", "cpu_quota", "cpus", "huge_pages", "meminfo", "memory_limit_bytes",
+    "read",
+]
+
 
 def cpus() -> list[int]:
     """The CPUs this process may run on."""
@@ -23,42 +30,6 @@ def cpu_quota() -> float | None:
         if quota_us and period_us and int(quota_us) > 0:
             return int(quota_us) / int(period_us)
     return None
-
-
-def memory_limit_bytes() -> int | None:
-    """The control group's memory limit, when it is below the machine's memory."""
-    total = meminfo().get("MemTotal")
-    for folder in cgroups():
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            text = read(folder / name)
-            if text and text.isdigit() and (total is None or int(text) < total):
-                return int(text)
-    return None
-
-
-def cgroups() -> list[Path]:
-    """Folders of the control groups this process is in, version 1 and 2."""
-    root = Path("/sys/fs/cgroup")
-    folders = []
-    for line in (read(Path("/proc/self/cgroup")) or "").splitlines():
-        _, controllers, path = line.split(":", 2)
-        mounts = [root / controllers, root / "unified"] if controllers else [root, root / "unified"]
-        if controllers in ("cpu,cpuacct", "cpu", "memory", ""):
-            mounts += [root / "cpu"] if controllers.startswith("cpu") else []
-            for mount in mounts:
-                folders += [mount / path.lstrip("/"), mount]
-    return [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
-
-
-def meminfo() -> dict[str, int]:
-    """/proc/meminfo in bytes."""
-    found = {}
-    for line in (read(Path("/proc/meminfo")) or "").splitlines():
-        name, _, rest = line.partition(":")
-        fields = rest.split()
-        if fields and fields[0].isdigit():
-            found[name] = int(fields[0]) * (1024 if fields[-1] == "kB" else 1)
-    return found
 
 
 def cpu_model() -> str:
@@ -89,10 +60,3 @@ def huge_pages() -> str | None:
     """The transparent huge page setting in force: always, madvise or never."""
     text = read(Path("/sys/kernel/mm/transparent_hugepage/enabled")) or ""
     return text.partition("[")[2].partition("]")[0] or None
-
-
-def read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None

@@ -14,6 +14,7 @@ from typing import Any
 import tokenizers
 
 from edgewise.base import BadInput, Unsupported
+from edgewise.text.excerpts import Excerpts
 from edgewise.text.regexes import REWRITTEN, check_patterns, patterns_in
 from edgewise.text.specials import Added
 from edgewise.text.tokenizer import Parts, RustTokenizer, added_tokens, build_parts, component
@@ -45,7 +46,7 @@ class HfTokenizer(RustTokenizer):
         flag = config.get("add_bos_token")
         super().__init__(
             Parts(
-                backend=backend, vocab=_vocab(backend, entries), bos=bos, eos=_eos(backend, header, names),
+                backend=Excerpts.of(backend), vocab=_vocab(backend, entries), bos=bos, eos=_eos(backend, header, names),
                 special=special, control=tuple(control),
                 matched=tuple(entries[i] for i in entries if entries[i] not in control),
                 add_bos=flag if isinstance(flag, bool) else _begins_with_bos(backend, bos),

@@ -13,6 +13,7 @@ import tokenizers
 
 from edgewise.base import BadInput
 from edgewise.text.detokenise import Chain, Stream
+from edgewise.text.excerpts import Excerpts
 from edgewise.text.specials import Added, SpecialFinder
 
 MAX_TEXT_CHARS = 1 << 26  # above this an encoding would not fit the machines this is for
@@ -22,7 +23,7 @@ MAX_TEXT_CHARS = 1 << 26  # above this an encoding would not fit the machines th
 class Parts:
     """What a kind of tokenizer knows about itself. decoder is described in tokenizer.json's words."""
 
-    backend: tokenizers.Tokenizer
+    backend: Excerpts
     vocab: int
     bos: int | None
     eos: frozenset[int]
@@ -43,7 +44,6 @@ class RustTokenizer:
         self.eos = parts.eos
         self.special = parts.special
         self.add_bos = parts.add_bos and parts.bos is not None
-        self.backend = parts.backend  # for those who write tokenizers to files
         self.decoder = parts.decoder
         self._piece = parts.piece
         self._chain = Chain(parts.decoder)
@@ -51,10 +51,15 @@ class RustTokenizer:
         self._matched = SpecialFinder(parts.matched)
         self._also: tuple[str, SpecialFinder] | None = None  # the last template and the added tokens it names
         self._main = parts.backend
-        self._main.encode_special_tokens = True
-        self._main.no_truncation()
-        self._main.no_padding()
-        self._bare, self._prefix_after_special = _without_prefix(self._main)
+        self._bare, self._prefix_after_special = self._main, True
+        flags = _prefixes(self._main.sample())
+        if flags:
+            self._bare, self._prefix_after_special = self._main.changed(_without_prefix), "always" in flags
+
+    @property
+    def backend(self) -> tokenizers.Tokenizer:
+        """The whole tokenizer of the library, for those who write tokenizers to files."""
+        return self._main.whole()
 
     @property
     def control(self) -> SpecialFinder:
@@ -99,7 +104,7 @@ class RustTokenizer:
             first = False
         return ids
 
-    def _plain(self, text: str, breaker: str, backend: tokenizers.Tokenizer) -> list[int]:
+    def _plain(self, text: str, breaker: str, backend: Excerpts) -> list[int]:
         if not breaker or breaker not in text:
             return _ids(backend, text)
         whole = text.replace(breaker, "")
@@ -140,11 +145,11 @@ def _steers(text: str, template: str) -> bool:
     return len(text) > 1 and not text.isspace() and text in template
 
 
-def _ids(backend: tokenizers.Tokenizer, text: str) -> list[int]:
+def _ids(backend: Excerpts, text: str) -> list[int]:
     if not text:
         return []
     try:
-        return list(backend.encode(text, add_special_tokens=False).ids)
+        return backend.encode(text)
     except BaseException as error:  # a panic of the library is no Exception
         if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
             raise
@@ -175,13 +180,18 @@ def build_parts(normalizer: Any, pre_tokenizer: Any) -> tokenizers.Tokenizer:
     )  # fmt: skip
 
 
-def _without_prefix(main: tokenizers.Tokenizer) -> tuple[tokenizers.Tokenizer, bool]:
-    """A twin, sharing the vocabulary, that puts no space before a text; and whether text after a special gets one."""
+def _prefixes(backend: tokenizers.Tokenizer) -> set[str]:
+    """"always" or "first" when it puts a space before a text (and after special tokens, too; or not)."""
     flags: set[str] = set()
-    normalizer = _strip_prefix(component(main.normalizer), flags)
-    pre_tokenizer = _strip_prefix(component(main.pre_tokenizer), flags)
-    if not flags:
-        return main, True
+    _strip_prefix(component(backend.normalizer), flags)
+    _strip_prefix(component(backend.pre_tokenizer), flags)
+    return flags
+
+
+def _without_prefix(main: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """A twin, sharing the vocabulary, that puts no space before a text."""
+    normalizer = _strip_prefix(component(main.normalizer), set())
+    pre_tokenizer = _strip_prefix(component(main.pre_tokenizer), set())
     empty = build_parts(normalizer, pre_tokenizer)
     bare = tokenizers.Tokenizer(main.model)
     if normalizer is not None:
@@ -191,8 +201,7 @@ def _without_prefix(main: tokenizers.Tokenizer) -> tuple[tokenizers.Tokenizer, b
     added = sorted(main.get_added_tokens_decoder().items())
     bare.add_tokens([token for _, token in added])
     bare.add_special_tokens([token for _, token in added if token.special])
-    bare.encode_special_tokens = True
-    return bare, "always" in flags
+    return bare
 
 
 def _strip_prefix(item: Any, flags: set[str]) -> Any:

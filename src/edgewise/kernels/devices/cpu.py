@@ -15,16 +15,12 @@ import numpy as np
 
 from edgewise import _native
 from edgewise.base import BadInput
+from edgewise.base.limits import memory_bytes
 from edgewise.kernels import formats
-from edgewise.kernels.api import Array, DeviceInfo, Ints, ReadAt, Routing, SeqRows, Weight
+from edgewise.kernels.api import Array, DeviceInfo, Ints, Place, ReadAt, Routing, SeqRows, Weight
 
 DIRECT = ("F32", "F16", "BF16", "Q4_0", "Q8_0", "Q4_K", "Q6_K", *formats.OWN)  # formats that compute from their blocks
 CHUNK_BYTES = 8 << 20  # of the file in flight while a weight is repacked
-
-
-def memory_bytes() -> int:
-    """Physical memory of this machine in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class CpuDevice(_native.CpuCore):
@@ -38,9 +34,13 @@ class CpuDevice(_native.CpuCore):
         super().__init__(chosen, os.environ.get("EDGEWISE_ISA", ""))
         self.info = DeviceInfo("cpu", self.isa, self.threads, memory_bytes())
         self.notes: list[str] = []  # what a user should know about this load
+        self._jobs: list[tuple[Any, Place]] = []  # loads put off
 
-    def load(self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None) -> Weight:
-        """Repacks a stored (out, in) tensor, a few megabytes at a time. Raises BadInput, OutOfRoom, Unsupported."""
+    def load(
+        self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None, place: Place | None = None
+    ) -> Weight:
+        """Repacks a stored (out, in) tensor: when `filling` runs, or, without a place or a kernel for the format, now,
+        a few megabytes at a time. Raises BadInput, OutOfRoom, Unsupported."""
         if len(shape) != 2:
             raise BadInput(f"A weight has two dimensions but this one has shape {tuple(shape)}.")
         stored_rows, cols = int(shape[0]), int(shape[1])
@@ -56,6 +56,9 @@ class CpuDevice(_native.CpuCore):
             raise BadInput(f"rows selects outside the tensor's {stored_rows} rows.")
         count = stored_rows if order is None else len(order)
         weight = self._new_weight(count, cols, "F32" if widen else spec.name)
+        if place is not None and not widen:
+            self._jobs.append((_native.fill_job(weight, place.fd, place.offset, order), place))
+            return weight
         step = max(16, CHUNK_BYTES // (4 * cols if widen else row_bytes) // 16 * 16)
         for start in range(0, count, step):
             wanted = np.arange(start, min(start + step, count), dtype=np.int32) if order is None \
@@ -65,6 +68,10 @@ class CpuDevice(_native.CpuCore):
                 stored = formats.dequantize(fmt, stored, len(stored) // row_bytes * cols, self.threads).view(np.uint8)
             self._pack(weight, start // 16, stored, index)
         return weight
+
+    def filling(self) -> "CpuFilling":
+        jobs, self._jobs = self._jobs, []
+        return CpuFilling(self, jobs)
 
     def top_k(self, logits: Array, k: int, kind: str, renormalise: bool) -> Routing:
         return Routing(*self._top_k(logits, k, kind, renormalise))
@@ -81,6 +88,26 @@ class CpuDevice(_native.CpuCore):
 
     def __repr__(self) -> str:
         return f"CpuDevice(threads={self.threads})"
+
+
+class CpuFilling:
+    """Reads and repacks many weights in one parallel region, without the interpreter's lock."""
+
+    def __init__(self, device: CpuDevice, jobs: Sequence[tuple[Any, Place]]) -> None:
+        self._device = device
+        self._paths = [place.path for _, place in jobs]
+        self._filling = _native.Filling([job for job, _ in jobs])
+
+    def run(self) -> None:
+        """Raises BadInput naming file and offset when bytes cannot be read."""
+        self._filling.run(self._device)
+        if self._filling.failure is not None:
+            job, offset, wanted, got, words = self._filling.failure
+            why = f"failed: {words}" if words else f"gave only {got}: it was cut short"
+            raise BadInput(f"{self._paths[job]}: reading {wanted} bytes at byte {offset} {why}.")
+
+    def stop(self) -> None:
+        self._filling.stop()
 
 
 def _gather(read: ReadAt, wanted: Ints, row_bytes: int) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], Ints]:

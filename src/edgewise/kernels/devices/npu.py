@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from edgewise.base import BadInput
 from edgewise.kernels import formats
-from edgewise.kernels.api import Array, Device, Floats, Ints, ReadAt, Routing
+from edgewise.kernels.api import Array, Device, Floats, Ints, Place, ReadAt, Routing
 from edgewise.kernels.devices import DEVICES
 
 EXACT_COLUMNS = 1024  # products of so many int8 pairs add up below 2^24, so float32 holds every partial sum
@@ -106,7 +106,9 @@ class NpuDevice:
             w.overflow[:] = 0
         self.rows_used = self.rows_padded = 0
 
-    def load(self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None) -> NpuWeight:
+    def load(
+        self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None, place: Place | None = None
+    ) -> NpuWeight:
         inner = self.inner.load(shape, fmt, read, rows)
         values = formats.dequantize(fmt, read(0, formats.nbytes(fmt, prod(shape))), prod(shape)).reshape(shape)
         weight = NpuWeight(inner, values if rows is None else values[rows])

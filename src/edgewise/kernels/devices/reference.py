@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edgewise.base import BadInput, Unsupported
 from edgewise.kernels import formats
-from edgewise.kernels.api import AttnSpec, DeviceInfo, Floats, Ints, ReadAt, Routing, SeqRows
+from edgewise.kernels.api import AttnSpec, DeviceInfo, Floats, Ints, Place, ReadAt, Routing, SeqRows
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,16 @@ def _softmax(x: Floats) -> Floats:
     return normalised
 
 
+class NothingLeft:
+    """The Filling of a device that reads at once."""
+
+    def run(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
 class ReferenceDevice:
     """Plain numpy in float32. `threads` is accepted for the sake of the other devices and changes nothing."""
 
@@ -100,9 +110,14 @@ class ReferenceDevice:
     def download(self, x: Floats) -> Floats:
         return x
 
-    def load(self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None) -> ReferenceWeight:
+    def load(
+        self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None, place: Place | None = None
+    ) -> ReferenceWeight:
         values = _decode(shape, fmt, read(0, formats.nbytes(fmt, prod(shape))))
         return ReferenceWeight(np.array(values if rows is None else values[rows]), fmt)
+
+    def filling(self) -> "NothingLeft":
+        return NothingLeft()
 
     def experts(self, weights: Sequence[ReferenceWeight]) -> ReferenceWeight:
         return ReferenceWeight(np.stack([w.values for w in weights]), weights[0].format)

@@ -1,4 +1,4 @@
-"""Plain files: every read is one pread into fresh memory.
+"""Plain files: every read is one pread into fresh memory; or, for who reads by himself, an open file and an offset.
 
 Paper:  none.
 Exact.
@@ -8,12 +8,14 @@ Status: kept
 """
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from edgewise.base import BadInput
+from edgewise.kernels.api import Place
 from edgewise.weights import bundle
 from edgewise.weights.api import Extent
 
@@ -22,22 +24,36 @@ _CHUNK = 1 << 30  # Linux reads at most 2 GiB a call
 
 
 class FileSource:
-    """Reads extents of `files` (Header.files). pread, not mmap: a truncated file is an error, not a signal (D5)."""
+    """Reads extents of `files` (Header.files). pread, not mmap: a truncated file is an error, not a signal (D5).
+
+    Several threads may read at once.
+    """
 
     def __init__(self, files: Sequence[Path], *, preadv: Preadv = os.preadv) -> None:
         self.files = tuple(files)
         self._preadv = preadv
         self._fds: dict[int, int] = {}
+        self._opening = threading.Lock()
+
+    def place(self, extent: Extent) -> Place | None:
+        """Where the bytes lie as they are, for a device that reads them itself. None: they must come through read()."""
+        if self._preadv is not os.preadv:
+            return None
+        return Place(self._open(extent.file), extent.offset, self.files[extent.file])
+
+    def _open(self, file: int) -> int:
+        with self._opening:  # two threads would both open it, and one descriptor would be lost
+            if file not in self._fds:
+                path = self.files[file]
+                # A GGUF file may be a link that the user chose; opening the checkpoint has checked the others.
+                self._fds[file], _ = bundle.open_file(path, chosen=path.suffix != ".safetensors")
+            return self._fds[file]
 
     def read(self, extent: Extent, offset: int, nbytes: int) -> memoryview:
         """`nbytes` bytes from `offset` within the extent. Raises BadInput naming file and offset on any failure."""
         if offset < 0 or nbytes < 0 or offset + nbytes > extent.nbytes:
             raise BadInput(f"Bytes {offset} to {offset + nbytes} lie outside a tensor of {extent.nbytes} bytes.")
-        if extent.file not in self._fds:
-            path = self.files[extent.file]
-            # A GGUF file may be a link that the user chose; opening the checkpoint has checked the others.
-            self._fds[extent.file], _ = bundle.open_file(path, chosen=path.suffix != ".safetensors")
-        fd, path, start = self._fds[extent.file], self.files[extent.file], extent.offset + offset
+        fd, path, start = self._open(extent.file), self.files[extent.file], extent.offset + offset
         size = os.fstat(fd).st_size
         if start + nbytes > size:
             raise BadInput(f"{path}: bytes {start} to {start + nbytes} are wanted but the file has {size}: it shrank.")
@@ -57,5 +73,6 @@ class FileSource:
 
     def close(self) -> None:
         """Closes the files; a later read opens them again."""
-        while self._fds:
-            os.close(self._fds.popitem()[1])
+        with self._opening:
+            while self._fds:
+                os.close(self._fds.popitem()[1])

@@ -1,0 +1,109 @@
+#include "ops/fill.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+
+#include "io/pread.h"
+#include "ops/pack.h"
+
+namespace edgewise {
+namespace {
+
+constexpr int64_t kStripBytes = 256 << 10;  // of the file in a thread's hands: a fraction of an L2 cache
+constexpr int64_t kStep = kPanel * kLanes;  // rows whose packed form lies together
+
+int64_t row_bytes_of(const Weight& w) { return stored_row_bytes(w.view.kind, w.view.cols); }
+
+// Rows of one strip: whole panels.
+int64_t strip_rows(const Weight& w) { return std::max<int64_t>(1, kStripBytes / (row_bytes_of(w) * kStep)) * kStep; }
+
+}  // namespace
+
+// One thread's memory for stored rows.
+struct Filling::Buffer {
+  uint8_t* data = nullptr;
+  int64_t bytes = 0;
+  bool reserve(int64_t wanted) {
+    if (wanted <= bytes) return true;
+    std::free(data);
+    data = static_cast<uint8_t*>(std::malloc(size_t(wanted)));
+    bytes = data ? wanted : 0;
+    return data != nullptr;
+  }
+  ~Buffer() { std::free(data); }
+};
+
+Filling::Filling(std::vector<FillJob> jobs) : jobs_(std::move(jobs)) {
+  starts_.push_back(0);
+  for (const FillJob& job : jobs_) {
+    const Weight& w = *job.weight;
+    const int64_t strip = strip_rows(w);
+    starts_.push_back(starts_.back() + (w.view.rows + strip - 1) / strip);
+    total_bytes_ += w.view.rows * row_bytes_of(w);
+  }
+}
+
+void Filling::run(Device& device) {
+  const int64_t strips = starts_.back();
+  device.team.run([&](Worker& me) {
+    Buffer buffer;
+    int64_t begin, end, job = 0;
+    while (me.next(0, strips, 1, &begin, &end))
+      for (int64_t at = begin; at < end; ++at) {
+        if (stop_.load(std::memory_order_relaxed) || failed_.load(std::memory_order_relaxed)) break;
+        while (starts_[size_t(job) + 1] <= at) ++job;
+        const Weight& w = *jobs_[size_t(job)].weight;
+        const int64_t strip = strip_rows(w), first = (at - starts_[size_t(job)]) * strip;
+        const int64_t count = std::min(strip, w.view.rows - first);
+        if (fill(job, first, count, buffer)) done_bytes_.fetch_add(count * row_bytes_of(w), std::memory_order_relaxed);
+      }
+  });
+  complete_ = !failed_.load() && done_bytes_.load() == total_bytes_;
+  if (complete_)
+    for (const FillJob& job : jobs_) job.weight->packed_blocks = (job.weight->view.rows + kLanes - 1) / kLanes;
+}
+
+bool Filling::read(const FillJob& job, int64_t row, int64_t rows, uint8_t* into, int64_t index) {
+  const int64_t row_bytes = row_bytes_of(*job.weight);
+  const uint64_t from = job.offset + uint64_t(row * row_bytes), wanted = uint64_t(rows * row_bytes);
+  const io::ReadResult result = io::pread_full(job.fd, into, wanted, from);
+  if (result.error == 0 && result.got == wanted) return true;
+  if (!failed_.exchange(true)) failure_ = {index, from, wanted, result.got, result.error};
+  return false;
+}
+
+// Reads and packs output rows [first, first + count) of a job.
+bool Filling::fill(int64_t index, int64_t first, int64_t count, Buffer& buffer) {
+  const FillJob& job = jobs_[size_t(index)];
+  Weight& w = *job.weight;
+  const int64_t row_bytes = row_bytes_of(w);
+  int64_t low = first, high = first + count;
+  bool together = true;  // one read, perhaps with a few rows too many
+  if (!job.order.empty()) {
+    const auto [least, most] = std::minmax_element(job.order.begin() + first, job.order.begin() + first + count);
+    low = *least;
+    high = int64_t(*most) + 1;
+    together = high - low <= 2 * count;
+  }
+  if (!buffer.reserve((together ? high - low : count) * row_bytes)) {
+    if (!failed_.exchange(true)) failure_ = {index, job.offset, uint64_t(count * row_bytes), 0, ENOMEM};
+    return false;
+  }
+  if (together && !read(job, low, high - low, buffer.data, index)) return false;
+  for (int64_t i = 0; i < count && !together; ++i)
+    if (!read(job, job.order[size_t(first + i)], 1, buffer.data + i * row_bytes, index)) return false;
+  for (int64_t block = 0; block < count; block += kLanes) {
+    const uint8_t* rows[kLanes];
+    for (int64_t r = 0; r < kLanes; ++r) {
+      const int64_t i = block + r;
+      if (i >= count) rows[r] = nullptr;
+      else if (!together) rows[r] = buffer.data + i * row_bytes;
+      else rows[r] = buffer.data + ((job.order.empty() ? first + i : job.order[size_t(first + i)]) - low) * row_bytes;
+    }
+    pack_block(w.view, (first + block) / kLanes, rows, w.memory.data());
+  }
+  return true;
+}
+
+}  // namespace edgewise
