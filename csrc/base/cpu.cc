@@ -65,7 +65,12 @@ std::vector<std::string> runnable_isas() {
   const bool avx512 = (b7 & bit_AVX512F) && (b7 & bit_AVX512BW) && (b7 & bit_AVX512VL) && (b7 & bit_AVX512DQ);
   if (!(zmm && avx512)) return names;
   names.push_back("avx512");
-  if (c7 & bit_AVX512VNNI) names.push_back("avx512_vnni");
+  if (!(c7 & bit_AVX512VNNI)) return names;
+  names.push_back("avx512_vnni");
+  constexpr uint32_t bf16 = 1u << 5;  // of leaf 7.1's EAX
+  uint32_t a71 = 0;
+  if (!__get_cpuid_count(7, 1, &a71, &b, &c, &d)) return names;
+  if ((c7 & bit_AVX512VBMI) && (a71 & bf16)) names.push_back("avx512_bf16");
 #elif defined(__aarch64__)
   names.push_back("neon");
   const unsigned long can = getauxval(AT_HWCAP);

@@ -8,9 +8,9 @@
 namespace edgewise {
 
 constexpr int kLanes = 16;     // output rows in a row block; float lanes of every reduction
-constexpr int kPanel = 2;      // row blocks of a quantised weight that lie interleaved
+constexpr int kPanel = 2;      // row blocks of a weight that lie interleaved
 constexpr int kGroup = 32;     // weights that share one activation scale
-constexpr int kColumns = 8;    // columns in a tile of quantised activations
+constexpr int kColumns = 8;    // columns in a tile of activations
 constexpr int kSideRows = 5;   // rows of the side record, see QuantView
 constexpr int kSuper = 256;    // weights in a super-block of the K formats
 
@@ -24,10 +24,11 @@ enum class Kind : uint8_t {
 constexpr bool is_own(Kind kind) { return kind >= Kind::Int1_32 && kind <= Kind::Int8_128; }
 constexpr int64_t own_group(Kind kind) { return 32 << (int(kind) - int(Kind::Int1_32)) % 3; }
 
-// A weight (rows, cols) packed in blocks of 16 output rows. F32, F16, BF16: one block after the other, [k][16 rows].
-// Quantised: panels of two blocks (the last one may be alone), interleaved vector by vector, so that a kernel that works
-// on both reads one strictly sequential stream; interleaving anything coarser costs half of the memory's speed. A panel
-// is a row of units (64 or 256 columns): the heads of its blocks, then vector 0 of each block, vector 1 of each, ...
+// A weight (rows, cols) packed in blocks of 16 output rows; panels of two blocks (the last one may be alone), interleaved
+// vector by vector, so that a kernel that works on both reads one strictly sequential stream; interleaving anything
+// coarser costs half of the memory's speed. F32 and F16: a vector is 16 rows at one k. BF16: 16 rows at two k, pairs side
+// by side, the last one filled with 0. Quantised: a panel is a row of units (64 or 256 columns): the heads of its blocks,
+// then vector 0 of each block, vector 1 of each, ...
 struct WeightView {
   const uint8_t* data;
   int64_t block_bytes;
@@ -35,11 +36,13 @@ struct WeightView {
   Kind kind;
 };
 
-// How activations reach a weight: as floats, or as int8 with one scale for 32 (Q4_0, Q8_0) or 256 (Q4_K, Q6_K) of them,
-// or for a group of our own formats.
-enum class Grain : uint8_t { Float, Group, Super, Own32, Own64, Own128, Count };
+// How activations reach a weight: as floats (F32, F16), rounded to bfloat16 (BF16), or as int8 with one scale for 32
+// (Q4_0, Q8_0) or 256 (Q4_K, Q6_K) of them, or for a group of our own formats.
+enum class Grain : uint8_t { Float, Brain, Group, Super, Own32, Own64, Own128, Count };
 
-// Activations quantised to int8, in tiles of up to 8 columns. Tile t starts at quants + t * 8 * groups * 32; inside a tile
+// Activations in tiles of up to 8 columns. Floats: a tile of C columns is [k][C] floats; Brain: [k / 2][C] words of two
+// bfloat16, the last high half 0 where depth is odd. Both have no side record.
+// Quantised to int8: tile t starts at quants + t * 8 * groups * 32; inside a tile
 // of C columns: [group of 32][column][32]. The side record of a group holds [kSideRows][C] words; sums are over the
 // quantised values of the group:
 //   0  the scale (float)              1  Group: -8 * sum. Super, even groups: sum of this and of the next, two int16
@@ -49,13 +52,13 @@ enum class Grain : uint8_t { Float, Group, Super, Own32, Own64, Own128, Count };
 struct QuantView {
   int8_t* quants;
   int32_t* side;
-  int64_t columns, groups;
+  int64_t columns, groups;  // groups: of 32, the last one perhaps in part
+  int64_t depth;            // activations in a column
 };
 
 struct MatmulArgs {
   WeightView w;
-  const float* x;     // (columns, cols) row-major: F32, F16 and BF16 weights
-  QuantView q;        // quantised weights
+  QuantView q;        // the activations in the grain of w
   int64_t columns;
   float* out;         // (columns, rows)
   int64_t out_stride; // floats between columns of the result

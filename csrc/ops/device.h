@@ -121,18 +121,13 @@ class Activations {
   Activations(int64_t columns, int64_t depth) : columns_(columns), depth_(depth) {}
   void need(Kind kind);
   bool reserve(Device& device);  // false: no memory
-  bool quantised() const {
-    for (int g = 1; g < int(Grain::Count); ++g)
-      if (needs_[g]) return true;
-    return false;
-  }
   // Takes groups [g0, g1) of one column from its floats; of the view that begins at column `first` and has `count`.
   void take(const Kernels& k, const float* row, int64_t column, int64_t g0, int64_t g1, int64_t first, int64_t count) const;
   void take(const Kernels& k, const float* row, int64_t column) const {
-    take(k, row, column, 0, depth_ / kGroup, 0, columns_);
+    take(k, row, column, 0, (depth_ + kGroup - 1) / kGroup, 0, columns_);
   }
-  // Arguments for columns [first, first + count); floats: those columns as float32, out: stride floats apart.
-  MatmulArgs args(const Target& target, const float* floats, int64_t first, int64_t count) const;
+  // Arguments for columns [first, first + count).
+  MatmulArgs args(const Target& target, int64_t first, int64_t count) const;
 
  private:
   QuantView view(Grain grain, int64_t first, int64_t count) const;

@@ -9,33 +9,41 @@ namespace edgewise {
 
 void Activations::need(Kind kind) { needs_[int(grain_of(kind))] = true; }
 
+namespace {
+// Bytes that one column takes in a grain, without its side record.
+int64_t column_bytes(Grain grain, int64_t depth) {
+  return grain == Grain::Float ? depth * 4 : grain == Grain::Brain ? (depth + 1) / 2 * 4 : depth;
+}
+bool has_side(Grain grain) { return grain != Grain::Float && grain != Grain::Brain; }
+}  // namespace
+
 bool Activations::reserve(Device& device) {
-  for (int g = 1; g < int(Grain::Count); ++g) {
+  for (int g = 0; g < int(Grain::Count); ++g) {
     if (!needs_[g]) continue;
-    memory_[g] = device.scratch(size_t(columns_ * depth_ + columns_ * (depth_ / kGroup) * kSideRows * 4 + 64));
+    const int64_t side = has_side(Grain(g)) ? columns_ * (depth_ / kGroup) * kSideRows * 4 + 64 : 0;
+    memory_[g] = device.scratch(size_t(columns_ * column_bytes(Grain(g), depth_) + side));
     if (!memory_[g]) return false;
   }
   return true;
 }
 
 QuantView Activations::view(Grain grain, int64_t first, int64_t count) const {
-  const int64_t groups = depth_ / kGroup;
+  const int64_t groups = (depth_ + kGroup - 1) / kGroup, bytes = column_bytes(grain, depth_);
   auto* quants = memory_[int(grain)].as<int8_t>();
-  auto* side = reinterpret_cast<int32_t*>(quants + (columns_ * depth_ + 63) / 64 * 64);
-  return {quants + first * depth_, side + first * groups * kSideRows, count, groups};
+  auto* side = has_side(grain) ? reinterpret_cast<int32_t*>(quants + (columns_ * bytes + 63) / 64 * 64) + first * groups * kSideRows
+                               : nullptr;
+  return {quants + first * bytes, side, count, groups, depth_};
 }
 
 void Activations::take(const Kernels& k, const float* row, int64_t column, int64_t g0, int64_t g1, int64_t first,
                        int64_t count) const {
-  for (int g = 1; g < int(Grain::Count); ++g)
+  for (int g = 0; g < int(Grain::Count); ++g)
     if (needs_[g]) k.quantise[g](row, view(Grain(g), first, count), column - first, g0, g1);
 }
 
-MatmulArgs Activations::args(const Target& target, const float* floats, int64_t first, int64_t count) const {
+MatmulArgs Activations::args(const Target& target, int64_t first, int64_t count) const {
   const WeightView& w = target.w->view;
-  const Grain grain = grain_of(w.kind);
-  const QuantView q = grain == Grain::Float ? QuantView{} : view(grain, first, count);
-  return {w, floats, q, count, target.out, w.rows, target.bias, target.add};
+  return {w, view(grain_of(w.kind), first, count), count, target.out, w.rows, target.bias, target.add};
 }
 
 void expect(const WeightView& w, int64_t block) {
@@ -78,7 +86,7 @@ bool Device::linears(const float* x, int64_t n, int64_t depth, const float* norm
     if (norm) k.rms_norm(x + c * depth, norm, normed.as<float>() + c * depth, 1, depth, eps);
     rows.take(k, floats + c * depth, c);
   };
-  const int64_t prepared = norm || rows.quantised() ? n : 0, together = n * depth <= kEarly ? n : kColumns;
+  const int64_t together = n * depth <= kEarly ? n : kColumns;
   const int64_t most = most_of(panels, kPanel * targets[0].w->view.block_bytes, n, team.threads());
   // Calls f(target, first panel, end panel) for panels [begin, end) of all weights, one after the other.
   const auto each = [&](int64_t begin, int64_t end, auto&& f) {
@@ -92,13 +100,13 @@ bool Device::linears(const float* x, int64_t n, int64_t depth, const float* norm
   };
   team.run([&](Worker& me) {
     int64_t begin, end;
-    while (me.next(1, prepared, together, &begin, &end))
+    while (me.next(1, n, together, &begin, &end))
       for (int64_t c = begin; c < end; ++c) prepare(c);
     bool more = me.share(0, panels, most, &begin, &end);
     if (more) each(begin, end, [&](const Target& t, int64_t from, int64_t) { expect(t.w->view, from * kPanel); });
-    for (me.wait(1, prepared); more; more = me.share(0, panels, most, &begin, &end))
+    for (me.wait(1, n); more; more = me.share(0, panels, most, &begin, &end))
       each(begin, end, [&](const Target& t, int64_t from, int64_t to) {
-        k.matmul[int(t.w->view.kind)](rows.args(t, floats, 0, n), from * kPanel, std::min(to * kPanel, blocks_of(*t.w)));
+        k.matmul[int(t.w->view.kind)](rows.args(t, 0, n), from * kPanel, std::min(to * kPanel, blocks_of(*t.w)));
       });
   }, work < 2 * kWorthWaking);
   return true;
@@ -132,7 +140,7 @@ bool Device::ffn(const float* x, int64_t n, const float* norm, float eps, const 
     if (norm) k.rms_norm(x + c * depth, norm, normed.as<float>() + c * depth, 1, depth, eps);
     rows.take(k, floats + c * depth, c);
   };
-  const int64_t prepared = norm || rows.quantised() ? n : 0, together = n * depth <= kEarly ? n : kColumns;
+  const int64_t together = n * depth <= kEarly ? n : kColumns;
 
   // The hidden values of a strip of rows are computed, activated and quantised by one thread, without waiting for others.
   const int64_t strip = std::max(kPanelRows, grain_weights(grain_of(down.w->view.kind)));
@@ -143,24 +151,24 @@ bool Device::ffn(const float* x, int64_t n, const float* norm, float eps, const 
   const Target gate_to{gate.w, gate.bias, nullptr, gates.as<float>()}, up_to{up.w, up.bias, nullptr, ups.as<float>()};
   team.run([&](Worker& me) {
     int64_t begin, end;
-    while (me.next(1, prepared, together, &begin, &end))
+    while (me.next(1, n, together, &begin, &end))
       for (int64_t c = begin; c < end; ++c) prepare(c);
     bool more = me.share(2, strips, inner, &begin, &end);
     if (more) expect(gate.w->view, begin * strip / kLanes);
-    for (me.wait(1, prepared); more; more = me.share(2, strips, inner, &begin, &end)) {
+    for (me.wait(1, n); more; more = me.share(2, strips, inner, &begin, &end)) {
       const int64_t from = begin * strip, to = std::min(width, end * strip), blocks = (to + kLanes - 1) / kLanes;
-      k.matmul[int(gate.w->view.kind)](rows.args(gate_to, floats, 0, n), from / kLanes, blocks);
-      k.matmul[int(up.w->view.kind)](rows.args(up_to, floats, 0, n), from / kLanes, blocks);
+      k.matmul[int(gate.w->view.kind)](rows.args(gate_to, 0, n), from / kLanes, blocks);
+      k.matmul[int(up.w->view.kind)](rows.args(up_to, 0, n), from / kLanes, blocks);
       for (int64_t c = 0; c < n; ++c) {
         float* row = gates.as<float>() + c * width;
         k.act_mul[int(act)](row + from, ups.as<float>() + c * width + from, row + from, to - from);
-        hidden.take(k, row, c, from / kGroup, to / kGroup, 0, n);
+        hidden.take(k, row, c, from / kGroup, (to + kGroup - 1) / kGroup, 0, n);
       }
     }
     more = me.share(3, down_panels, outer, &begin, &end);
     if (more) expect(down.w->view, begin * kPanel);
     for (me.wait(2, strips); more; more = me.share(3, down_panels, outer, &begin, &end))
-      k.matmul[int(down.w->view.kind)](hidden.args(down, gates.as<float>(), 0, n), begin * kPanel,
+      k.matmul[int(down.w->view.kind)](hidden.args(down, 0, n), begin * kPanel,
                                        std::min(end * kPanel, blocks_of(*down.w)));
   }, 3 * n * depth * width < 2 * kWorthWaking);
   return true;

@@ -69,11 +69,9 @@ bool Device::moe(const float* x, int64_t rows, const int32_t* ids, const float* 
   in.need(g0.kind);
   in.need(up.members[0]->view.kind);
   mid.need(d0.kind);
-  const bool floats = grain_of(g0.kind) == Grain::Float || grain_of(up.members[0]->view.kind) == Grain::Float;
-  Block gathered, gates = scratch(size_t(slots * ffn) * 4), ups = scratch(size_t(slots * ffn) * 4),
+  Block gates = scratch(size_t(slots * ffn) * 4), ups = scratch(size_t(slots * ffn) * 4),
         parts = scratch(size_t(slots * dim) * 4);
-  if (floats && !lone) gathered = scratch(size_t(slots * dim) * 4);
-  if (!in.reserve(*this) || !mid.reserve(*this) || !gates || !ups || !parts || (floats && !lone && !gathered)) return false;
+  if (!in.reserve(*this) || !mid.reserve(*this) || !gates || !ups || !parts) return false;
 
   std::vector<int32_t> owner(size_t(slots), 0);  // place → index into busy
   for (size_t i = 0; i < busy.size(); ++i)
@@ -96,11 +94,11 @@ bool Device::moe(const float* x, int64_t rows, const int32_t* ids, const float* 
       begin += stop - p;
     }
   };
-  const auto multiply = [&](const Activations& rows, const Experts& experts, const float* x32, const Busy& b,
-                            int64_t first, float* to, int64_t from, int64_t end) {
+  const auto multiply = [&](const Activations& rows, const Experts& experts, const Busy& b, int64_t first,
+                            float* to, int64_t from, int64_t end) {
     const Weight& w = *experts.members[size_t(b.expert)];
     const Target target{&w, nullptr, nullptr, to + b.first * w.view.rows};
-    k.matmul[int(w.view.kind)](rows.args(target, x32 + first * w.view.cols, first, b.count), from / kLanes,
+    k.matmul[int(w.view.kind)](rows.args(target, first, b.count), from / kLanes,
                                (end + kLanes - 1) / kLanes);
   };
   const auto expected = [&](const Experts& experts, int64_t begin, int64_t pieces, int64_t size) {
@@ -109,7 +107,6 @@ bool Device::moe(const float* x, int64_t rows, const int32_t* ids, const float* 
   };
   std::vector<const float*> choices(size_t(slots), nullptr);  // slot → its expert's result
   for (int64_t s = 0; s < slots; ++s) choices[size_t(s)] = parts.as<float>() + int64_t(place[size_t(s)]) * dim;
-  const float* x32 = lone ? x : gathered.as<float>();
 
   team.run([&](Worker& me) {
     int64_t begin, end;
@@ -117,27 +114,26 @@ bool Device::moe(const float* x, int64_t rows, const int32_t* ids, const float* 
       for (int64_t p = begin; p < end; ++p) {
         const float* row = x + order[size_t(p)] / count * dim;
         const Busy& b = busy[size_t(owner[size_t(p)])];
-        in.take(k, row, p, 0, dim / kGroup, lone ? 0 : b.first, b.count);
-        if (gathered) std::memcpy(gathered.as<float>() + p * dim, row, size_t(dim) * 4);
+        in.take(k, row, p, 0, (dim + kGroup - 1) / kGroup, lone ? 0 : b.first, b.count);
       }
     bool more = me.share(1, inner, most(inner), &begin, &end);
     if (more) expected(gate, begin, strips, strip);
     for (me.wait(0, entering); more; more = me.share(1, inner, most(inner), &begin, &end))
       each(begin, end, strip, ffn, [&](const Busy& b, int64_t from, int64_t to) {
         const int64_t first = lone ? 0 : b.first;
-        multiply(in, gate, x32, b, first, gates.as<float>(), from, to);
-        multiply(in, up, x32, b, first, ups.as<float>(), from, to);
+        multiply(in, gate, b, first, gates.as<float>(), from, to);
+        multiply(in, up, b, first, ups.as<float>(), from, to);
         for (int64_t p = b.first; p < b.first + b.count; ++p) {
           float* row = gates.as<float>() + p * ffn;
           k.act_mul[int(act)](row + from, ups.as<float>() + p * ffn + from, row + from, to - from);
-          mid.take(k, row, p, from / kGroup, to / kGroup, b.first, b.count);
+          mid.take(k, row, p, from / kGroup, (to + kGroup - 1) / kGroup, b.first, b.count);
         }
       });
     more = me.share(2, outer, most(outer), &begin, &end);
     if (more) expected(down, begin, panels, kRows);
     for (me.wait(1, inner); more; more = me.share(2, outer, most(outer), &begin, &end))
       each(begin, end, kRows, dim, [&](const Busy& b, int64_t from, int64_t to) {
-        multiply(mid, down, gates.as<float>(), b, b.first, parts.as<float>(), from, to);
+        multiply(mid, down, b, b.first, parts.as<float>(), from, to);
       });
     me.wait(2, outer);
     while (me.next(3, rows, 4, &begin, &end))

@@ -1,7 +1,9 @@
 // The table of the ISA this file is compiled for.
 #include "ops/kernels.h"
 
-#if defined(EDGEWISE_TARGET_AVX512_VNNI)
+#if defined(EDGEWISE_TARGET_AVX512_BF16)
+#define EW_NAME "avx512_bf16"
+#elif defined(EDGEWISE_TARGET_AVX512_VNNI)
 #define EW_NAME "avx512_vnni"
 #elif defined(EDGEWISE_TARGET_AVX512)
 #define EW_NAME "avx512"
@@ -20,7 +22,7 @@ namespace edgewise::EDGEWISE_NS {
 extern const Kernels kernels;
 const Kernels kernels = {
     EW_NAME,
-    {nullptr, quantise, quantise_super, quantise_own32, quantise_own64, quantise_own128},
+    {arrange_floats, arrange_brains, quantise, quantise_super, quantise_own32, quantise_own64, quantise_own128},
     {matmul_f32, matmul_f16, matmul_bf16, matmul_q4_0, matmul_q8_0, matmul_q4_k, matmul_q6_k,
      matmul_int1, matmul_int1, matmul_int1,
      matmul_ternary, matmul_ternary, matmul_ternary,

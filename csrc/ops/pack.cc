@@ -61,18 +61,21 @@ struct Place {
   int64_t scales(int64_t u, int g) const { return record(u, g) + index * 32; }
   int64_t bits(int64_t u, int g, int i) const { return record(u, g) + wide * 32 + (i * wide + index) * 64; }
   int64_t head(int64_t u) const { return start + u * wide * unit.bytes + index * unit.head; }
+  // F32, F16, BF16: vector s, of `bytes` bytes
+  int64_t plain(int64_t s, int64_t bytes) const { return start + (s * wide + index) * bytes; }
   int64_t vector(int64_t u, int v) const {
     return start + u * wide * unit.bytes + wide * unit.head + (v * wide + index) * 64;
   }
 };
 Place place(const WeightView& w, int64_t block) {
-  if (!is_quantised(w.kind)) return {block * w.block_bytes, 1, 0, {0, 0}};
   const int64_t panel = block / kPanel, blocks = (w.rows + kLanes - 1) / kLanes;
   return {panel * kPanel * w.block_bytes, std::min<int64_t>(kPanel, blocks - panel * kPanel), block % kPanel, unit_of(w.kind)};
 }
 
-template <class Element>
-void pack_plain(const uint8_t* const rows[kLanes], int64_t cols, uint8_t* out) {
+// A vector holds `pair` columns of 16 rows.
+template <class Element, int pair>
+void pack_plain(const uint8_t* const rows[kLanes], int64_t cols, const Place& at, uint8_t* data) {
+  constexpr int64_t kVector = kLanes * pair * sizeof(Element);
   constexpr int64_t kStrip = 64;  // columns at a time, so that the 16 source rows stay in the cache
   for (int64_t k0 = 0; k0 < cols; k0 += kStrip) {
     const int64_t k1 = k0 + kStrip < cols ? k0 + kStrip : cols;
@@ -80,9 +83,12 @@ void pack_plain(const uint8_t* const rows[kLanes], int64_t cols, uint8_t* out) {
       for (int64_t k = k0; k < k1; ++k) {
         Element value{};
         if (rows[r]) std::memcpy(&value, rows[r] + k * sizeof(Element), sizeof(Element));
-        std::memcpy(out + (k * kLanes + r) * sizeof(Element), &value, sizeof(Element));
+        std::memcpy(data + at.plain(k / pair, kVector) + (r * pair + k % pair) * sizeof(Element), &value, sizeof(Element));
       }
   }
+  if (cols % pair)
+    for (int r = 0; r < kLanes; ++r)
+      std::memset(data + at.plain(cols / pair, kVector) + (r * pair + 1) * sizeof(Element), 0, sizeof(Element));
 }
 
 void pack_q4_0(const uint8_t* const rows[kLanes], int64_t groups, const Place& at, uint8_t* data) {
@@ -207,6 +213,7 @@ void unpack_q6_k(const uint8_t* data, const Place& at, int r, int64_t supers, fl
 const KindInfo& kind_info(Kind kind) { return kInfo[int(kind)]; }
 bool is_quantised(Kind kind) { return int(kind) >= int(Kind::Q4_0); }
 Grain grain_of(Kind kind) {
+  if (kind == Kind::BF16) return Grain::Brain;
   if (!is_quantised(kind)) return Grain::Float;
   if (is_own(kind)) return Grain(int(Grain::Own32) + (int(kind) - int(Kind::Int1_32)) % 3);
   return kind == Kind::Q4_K || kind == Kind::Q6_K ? Grain::Super : Grain::Group;
@@ -229,8 +236,8 @@ int64_t packed_block_bytes(Kind kind, int64_t cols) {
   if (is_own(kind)) return own_block_bytes(kind, cols);
   switch (kind) {
     case Kind::F32: return cols * kLanes * 4;
-    case Kind::F16:
-    case Kind::BF16: return cols * kLanes * 2;
+    case Kind::F16: return cols * kLanes * 2;
+    case Kind::BF16: return (cols + 1) / 2 * kLanes * 4;
     case Kind::Q4_0:
     case Kind::Q8_0: return (cols / 32 + 1) / 2 * unit_of(kind).bytes;
     case Kind::Q4_K:
@@ -244,9 +251,9 @@ void pack_block(const WeightView& w, int64_t index, const uint8_t* const rows[kL
   if (is_own(w.kind)) return pack_own(w, index, rows, data);
   const Place at = place(w, index);
   switch (w.kind) {
-    case Kind::F32: return pack_plain<uint32_t>(rows, w.cols, data + at.start);
-    case Kind::F16:
-    case Kind::BF16: return pack_plain<uint16_t>(rows, w.cols, data + at.start);
+    case Kind::F32: return pack_plain<uint32_t, 1>(rows, w.cols, at, data);
+    case Kind::F16: return pack_plain<uint16_t, 1>(rows, w.cols, at, data);
+    case Kind::BF16: return pack_plain<uint16_t, 2>(rows, w.cols, at, data);
     case Kind::Q4_0: return pack_q4_0(rows, w.cols / 32, at, data);
     case Kind::Q8_0: return pack_q8_0(rows, w.cols / 32, at, data);
     case Kind::Q4_K: return pack_q4_k(rows, w.cols / 256, at, data);
@@ -258,17 +265,16 @@ void pack_block(const WeightView& w, int64_t index, const uint8_t* const rows[kL
 void unpack_row(const WeightView& w, int64_t row, float* out) {
   if (is_own(w.kind)) return unpack_own(w, row, out);
   const Place at = place(w, row / kLanes);
-  const uint8_t* plain = w.data + at.start;
   const int r = int(row % kLanes);
   switch (w.kind) {
     case Kind::F32:
-      for (int64_t k = 0; k < w.cols; ++k) std::memcpy(out + k, plain + (k * kLanes + r) * 4, 4);
+      for (int64_t k = 0; k < w.cols; ++k) std::memcpy(out + k, w.data + at.plain(k, 64) + r * 4, 4);
       break;
     case Kind::F16:
-      for (int64_t k = 0; k < w.cols; ++k) out[k] = f16_to_float(half(plain, int(k * kLanes + r)));
+      for (int64_t k = 0; k < w.cols; ++k) out[k] = f16_to_float(half(w.data + at.plain(k, 32), r));
       break;
     case Kind::BF16:
-      for (int64_t k = 0; k < w.cols; ++k) out[k] = bf16_to_float(half(plain, int(k * kLanes + r)));
+      for (int64_t k = 0; k < w.cols; ++k) out[k] = bf16_to_float(half(w.data + at.plain(k / 2, 64), int(2 * r + k % 2)));
       break;
     case Kind::Q4_0: return unpack_q4_0(w.data, at, r, w.cols / 32, out);
     case Kind::Q8_0: return unpack_q8_0(w.data, at, r, w.cols / 32, out);

@@ -18,6 +18,9 @@ EW_TABLE(isa_avx512)
 #ifdef EDGEWISE_WITH_AVX512_VNNI
 EW_TABLE(isa_avx512_vnni)
 #endif
+#ifdef EDGEWISE_WITH_AVX512_BF16
+EW_TABLE(isa_avx512_bf16)
+#endif
 #ifdef EDGEWISE_WITH_NEON
 EW_TABLE(isa_neon)
 #endif
@@ -36,6 +39,9 @@ const Kernels* find_kernels(const char* name) {
 #endif
 #ifdef EDGEWISE_WITH_AVX512_VNNI
       &isa_avx512_vnni::kernels,
+#endif
+#ifdef EDGEWISE_WITH_AVX512_BF16
+      &isa_avx512_bf16::kernels,
 #endif
 #ifdef EDGEWISE_WITH_NEON
       &isa_neon::kernels,

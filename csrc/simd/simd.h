@@ -2,7 +2,7 @@
 // registers are, and every verb is one exactly rounded IEEE operation or an exact integer one, so that the same kernel
 // text gives the same bits on every ISA.
 //
-//   V  16 floats      I  16 int32      B  64 bytes: 16 lanes of 4
+//   V  16 floats      I  16 int32      B  64 bytes: 16 lanes of 4      P  32 bfloat16: 16 lanes of 2
 #pragma once
 
 #include <stdint.h>
@@ -12,7 +12,7 @@
 
 #define EW_INLINE static inline __attribute__((always_inline))
 
-#if defined(EDGEWISE_TARGET_AVX512) || defined(EDGEWISE_TARGET_AVX512_VNNI)
+#if defined(EDGEWISE_TARGET_AVX512) || defined(EDGEWISE_TARGET_AVX512_VNNI)  // the latter also with BF16
 #include "simd/avx512.h"
 #elif defined(EDGEWISE_TARGET_AVX2)
 #include "simd/avx2.h"
@@ -21,3 +21,4 @@
 #else
 #include "simd/scalar.h"
 #endif
+#include "simd/brain.h"

@@ -86,9 +86,41 @@ def test_float_equals_twin(isa: str, fmt: str, rows: int, cols: int) -> None:
     w = dev.load((rows, cols), fmt, reader(stored))
     np.testing.assert_array_equal(dev.download(dev.embed(w, np.arange(rows, dtype=np.int32))), w32)
     x = rng.normal(size=(15, cols)).astype(np.float32)
-    want = twins.chains32(w32, x)
+    want = twins.brain_chain32(w32, x) if fmt == "BF16" else twins.chain32(w32, x)
     for n in (1, 2, 3, 4, 6, 7, 13, 15):
         np.testing.assert_array_equal(dev.download(dev.linear(dev.upload(x[:n]), w)), want[:n])
+
+
+def test_brain_products_at_the_edges_of_the_format(isa: str) -> None:
+    """Subnormal weights, activations, sums and results, infinities and overflow, in both halves of a pair."""
+    rng = np.random.default_rng(11)
+
+    def wild(shape: tuple[int, int], low: int, high: int) -> np.ndarray:
+        exponents = rng.integers(low, high, shape).astype(np.uint32)
+        return (rng.integers(0, 2, shape).astype(np.uint32) << 31 | exponents << 23
+                | rng.integers(0, 128, shape).astype(np.uint32) << 16).view(np.float32)
+
+    for low, high in ((0, 3), (0, 130), (50, 80), (60, 68), (180, 230)):
+        stored = narrowed(wild((40, 10), low, high), "BF16")
+        x = wild((9, 10), low, high)
+        w = device(isa).load(stored.shape, "BF16", reader(stored))
+        dev = device(isa)
+        with np.errstate(all="ignore"):
+            want = twins.brain_chain32(widened(stored, "BF16"), x)
+        got = np.array(dev.download(dev.linear(dev.upload(x), w)))
+        finite = np.isfinite(want)
+        assert (finite == np.isfinite(got)).all()
+        np.testing.assert_array_equal(got[finite].view(np.uint32), want[finite].view(np.uint32))
+
+
+def test_the_smallest_normal_number_is_decided_after_rounding(isa: str) -> None:
+    """2^-126 - 2^-e: gone up to e = 150, kept from 151 on, where it rounds back to 2^-126."""
+    for e in range(147, 155):
+        stored = narrowed(np.array([[2.0**-75, 2.0**-60]], np.float32), "BF16")
+        x = np.array([[-(2.0 ** (75 - e)), 2.0**-66]], np.float32)  # the odd half comes first
+        dev = device(isa)
+        got = dev.download(dev.linear(dev.upload(x), dev.load((1, 2), "BF16", reader(stored))))
+        assert got[0, 0] == (2.0**-126 if e > 150 else 0.0)
 
 
 @pytest.mark.parametrize("fmt", ["F32", "BF16", *QUANTS])

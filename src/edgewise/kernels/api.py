@@ -42,7 +42,7 @@ class DeviceInfo:
     """What a device is. Rates are measured, never assumed; None until measured."""
 
     name: str
-    isa: str  # the kernel table in use: "numpy", "baseline", "avx2", "avx512", "avx512_vnni", ...
+    isa: str  # the kernel table in use: "numpy", "baseline", "avx2", "avx512", "avx512_bf16", ...
     threads: int
     memory_bytes: int
 

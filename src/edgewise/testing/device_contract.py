@@ -13,6 +13,7 @@ import pytest
 
 from edgewise.base import EdgewiseError
 from edgewise.kernels.api import AttnSpec, Device, Routing, SeqRows
+from edgewise.testing.twins import round_bf16
 
 Doubles = npt.NDArray[np.float64]
 
@@ -92,7 +93,8 @@ class DeviceContract:
         w = self.weight(device, values, fmt)
         assert tuple(w.shape) == (out, inner)
         assert w.format == fmt
-        want = x.astype(np.float64) @ np.array(stored, np.float64).T
+        met = round_bf16(x) if fmt == "BF16" else x  # what BF16 weights multiply
+        want = met.astype(np.float64) @ np.array(stored, np.float64).T
         size = np.abs(x).astype(np.float64) @ np.abs(np.array(stored, np.float64)).T + 1
         held = device.upload(x)
         self.close(device.download(device.linear(held, w)), want, size)

@@ -148,12 +148,33 @@ def matmul_own(fmt: str, stored: U8, x: F32) -> F32:
     return acc
 
 
-def chains32(w: F32, x: F32) -> Any:
-    """x @ w.T as the float kernels compute it: four chains k % 4, combined as (c0 + c1) + (c2 + c3)."""
-    c = [np.zeros((len(x), len(w)), np.float32) for _ in range(4)]
+def chain32(w: F32, x: F32) -> Any:
+    """x @ w.T as the kernels of F32 and F16 compute it: one chain of fused multiply-adds in order of k."""
+    acc = np.zeros((len(x), len(w)), np.float32)
     for k in range(x.shape[1]):
-        c[k % 4] = fma32(w[:, k][None], x[:, k][:, None], c[k % 4])
-    return (c[0] + c[1]) + (c[2] + c[3])
+        acc = fma32(w[:, k][None], x[:, k][:, None], acc)
+    return acc
+
+
+def brain_chain32(w: F32, x: F32) -> Any:
+    """x @ w.T as the BF16 kernels compute it, for w that BF16 holds exactly: x rounded to BF16, pairs of k with the odd
+    one first, subnormal operands and results taken as zero (what VDPBF16PS is published to do)."""
+    w, x = (_flushed(np.pad(a, ((0, 0), (0, a.shape[1] % 2)))) for a in (w, round_bf16(x)))
+    acc = np.zeros((len(x), len(w)), np.float32)
+    for k in range(0, x.shape[1], 2):
+        for i in (k + 1, k):
+            acc = _flushed(fma32(w[:, i][None], x[:, i][:, None], acc))
+    return acc
+
+
+def round_bf16(x: F32) -> Any:
+    """To the nearest BF16, ties to even, as float32; finite numbers."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def _flushed(x: F32) -> Any:
+    return np.where(np.abs(x) < np.float32(2.0**-126), np.copysign(np.float32(0), x), x)
 
 
 def rms_norm64(x: F32, weight: F32, eps: float) -> Any:

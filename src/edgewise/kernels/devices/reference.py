@@ -129,6 +129,8 @@ class ReferenceDevice:
         return x[index]
 
     def linear(self, x: Floats, w: ReferenceWeight, bias: Floats | None = None, add: Floats | None = None) -> Floats:
+        if w.format == "BF16":
+            x = from_bf16(to_bf16(x))
         # One matrix-vector product a row: a matrix-matrix product would add in an order that depends on the row count.
         y: Floats = np.matmul(w.values, x[:, :, None])[:, :, 0]
         if bias is not None:
