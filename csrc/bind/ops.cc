@@ -4,6 +4,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
@@ -299,6 +300,15 @@ Buffer ffn(Device& device, const Buffer& x, const Weight& gate, const Weight& up
   return out;
 }
 
+std::vector<int32_t> peaks(Device& device, const Buffer& x) {
+  Note(device).fail("the step looked at a value");
+  const float* in = floats(x, "peaks", "x");
+  std::vector<int32_t> index(size_t(x.rows()));
+  nb::gil_scoped_release release;
+  device.peaks(in, x.rows(), x.cols(), index.data());
+  return index;
+}
+
 Buffer like(Device& device, const Buffer& x) { return make(device, x.shape, x.dims); }
 
 Buffer rms_norm(Device& device, const Buffer& x, const Buffer& weight, float eps) {
@@ -502,29 +512,30 @@ void copy_page(Device&, Pages& pool, int64_t src, int64_t dst) {
   std::memcpy(v.v + dst * v.v_page * width, v.v + src * v.v_page * width, size_t(v.v_page * width));
 }
 
-// Sequences of (start, count, past) and their page tables.
-std::shared_ptr<Plan> attn_plan(Device&, const std::vector<int64_t>& starts, const std::vector<int64_t>& counts,
-                                const std::vector<int64_t>& pasts, const std::vector<Ints>& tables, int64_t page_tokens) {
+// Sequences of (name, start, count, past) and their page tables.
+std::shared_ptr<Plan> attn_plan(Device&, const std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t>>& seqs,
+                                const std::vector<Ints>& tables, int64_t page_tokens) {
   need(page_tokens > 0 && page_tokens % kLanes == 0, "attn_plan: page_tokens must be a multiple of 16.");
-  need(starts.size() == tables.size(), "attn_plan: one page table for each sequence.");
+  need(seqs.size() == tables.size(), "attn_plan: one page table for each sequence.");
   auto plan = std::make_shared<Plan>();
   plan->page_tokens = page_tokens;
-  for (int64_t count : counts) {
+  for (const auto& [name, start, count, past] : seqs) {
     need(count >= 0 && count < (int64_t(1) << 31), "attn_plan: a sequence has a negative count.");
     plan->rows += count;
   }
   plan->row_sequence.assign(size_t(plan->rows), -1);
-  for (size_t i = 0; i < starts.size(); ++i) {
-    need(starts[i] >= 0 && pasts[i] >= 0 && starts[i] + counts[i] <= plan->rows, "attn_plan: the sequences' rows must cover the batch without gaps.");
+  for (size_t i = 0; i < seqs.size(); ++i) {
+    const auto [name, start, count, past] = seqs[i];
+    need(start >= 0 && past >= 0 && start + count <= plan->rows, "attn_plan: the sequences' rows must cover the batch without gaps.");
     const int64_t length = int64_t(tables[i].size());
-    if (length * page_tokens < pasts[i] + counts[i])
-      refuse("attn_plan: sequence " + std::to_string(i) + " has " + std::to_string(length) + " pages of " + std::to_string(page_tokens) + " tokens but needs room for " + std::to_string(pasts[i] + counts[i]) + ".");
-    for (int64_t r = starts[i]; r < starts[i] + counts[i]; ++r) {
+    if (length * page_tokens < past + count)
+      refuse("attn_plan: sequence " + std::to_string(i) + " has " + std::to_string(length) + " pages of " + std::to_string(page_tokens) + " tokens but needs room for " + std::to_string(past + count) + ".");
+    for (int64_t r = start; r < start + count; ++r) {
       need(plan->row_sequence[size_t(r)] < 0, "attn_plan: two sequences share a row.");
       plan->row_sequence[size_t(r)] = int64_t(i);
     }
-    plan->sequences.push_back({starts[i], counts[i], pasts[i], int64_t(plan->pages.size()), length});
-    const int64_t used = (pasts[i] + counts[i] + page_tokens - 1) / page_tokens;
+    plan->sequences.push_back({start, count, past, int64_t(plan->pages.size()), length});
+    const int64_t used = (past + count + page_tokens - 1) / page_tokens;
     for (int64_t p = 0; p < used; ++p) {
       const int32_t page = tables[i].data()[p];
       need(page >= 0, "attn_plan: a page number is negative.");
@@ -644,6 +655,7 @@ void bind_ops(nb::module_& m) {
            "positions"_a = nb::none(), "table"_a = nb::none(), "head_dim"_a = 0)
       .def("ffn", &ffn, "x"_a, "gate"_a, "up"_a, "down"_a, "act"_a, nb::kw_only(), "gate_bias"_a = nb::none(),
            "up_bias"_a = nb::none(), "down_bias"_a = nb::none(), "norm"_a = nb::none(), "eps"_a = 0.0f, "add"_a = nb::none())
+      .def("peaks", &peaks, "x"_a)
       .def("rms_norm", &rms_norm, "x"_a, "weight"_a, "eps"_a)
       .def("add", &add, "x"_a, "y"_a)
       .def("scale", &scale, "x"_a, "factor"_a)
@@ -654,7 +666,7 @@ void bind_ops(nb::module_& m) {
       .def("_moe", &moe, "x"_a, "ids"_a, "weights"_a, "gate"_a, "up"_a, "down"_a, "act"_a)
       .def("alloc_pages", &alloc_pages, "pages"_a, "page_tokens"_a, "kv_heads"_a, "head_dim"_a, "dtype"_a)
       .def("copy_page", &copy_page, "pool"_a, "src"_a, "dst"_a)
-      .def("_attn_plan", &attn_plan, "starts"_a, "counts"_a, "pasts"_a, "tables"_a, "page_tokens"_a)
+      .def("attn_plan", &attn_plan, "seqs"_a, "tables"_a, "page_tokens"_a)
       .def("append", &append, "pool"_a, "k"_a, "v"_a, "plan"_a)
       .def("attention", &attention, "spec"_a, "q"_a, "pool"_a, "plan"_a);
 }

@@ -9,6 +9,8 @@
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+
 #include "bind/refusals.h"
 
 namespace nb = nanobind;
@@ -69,8 +71,17 @@ void bind_program(nb::module_& m) {
   nb::class_<Program>(m, "Program", "A recorded step, for any number of rows.")
       .def_prop_ro("verbs", [](const Program& p) { return std::vector<std::string>(p.names().begin(), p.names().end()); })
       .def_prop_ro("reach", [](const Program& p) { return p.reach; }, "Positions must be below this.")
+      .def("fits", [](const Program& p, const Ints& positions) {
+        const int32_t* at = positions.data();
+        return std::all_of(at, at + positions.size(), [&](int32_t position) { return position < p.reach; });
+      }, "positions"_a, "No table must grow first.")
       .def_prop_ro("selects", [](const Program& p) { return p.selects; }, "It takes the wanted rows out of the batch.")
       .def("run", &run, "device"_a, "ids"_a, "positions"_a, "outputs"_a, "plan"_a);
+  m.def("_meter", [](Device& device, bool on) {
+    const Meter seen = device.meter;
+    device.meter = Meter{on, 0, 0};
+    return nb::make_tuple(seen.verbs_ns, seen.programs_ns);
+  }, "device"_a, "on"_a, "Nanoseconds inside verbs and inside programs since the last call; counts from now on, or no more.");
   m.def("_record", &record, "device"_a, "ids"_a, "positions"_a, "outputs"_a, "plan"_a);
 }
 

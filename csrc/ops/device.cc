@@ -20,6 +20,7 @@ void Device::pack(Weight& w, int64_t first_block, const std::vector<const uint8_
 }
 
 void Device::embed(const Weight& table, const int32_t* ids, int64_t n, float* out) {
+  const Timed timed(meter.on, meter.verbs_ns);
   const int64_t cols = table.view.cols;
   split(n, n * cols * 8, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) unpack_row(table.view, ids[i], out + i * cols);
@@ -27,16 +28,19 @@ void Device::embed(const Weight& table, const int32_t* ids, int64_t n, float* ou
 }
 
 void Device::rows(const float* x, int64_t cols, const int32_t* index, int64_t n, float* out) {
+  const Timed timed(meter.on, meter.verbs_ns);
   for (int64_t i = 0; i < n; ++i) std::memcpy(out + i * cols, x + index[i] * cols, size_t(cols) * 4);
 }
 
 void Device::rms_norm(const float* x, const float* weight, float* out, int64_t runs, int64_t run, float eps) {
+  const Timed timed(meter.on, meter.verbs_ns);
   split(runs, runs * run, [&](int64_t begin, int64_t end) {
     k.rms_norm(x + begin * run, weight, out + begin * run, end - begin, run, eps);
   });
 }
 
 void Device::act_mul(const float* gate, const float* up, float* out, int64_t n, Act act) {
+  const Timed timed(meter.on, meter.verbs_ns);
   const auto kernel = k.act_mul[int(act)];
   const int64_t strips = (n + 1023) / 1024;
   split(strips, 4 * n, [&](int64_t begin, int64_t end) {
@@ -47,6 +51,7 @@ void Device::act_mul(const float* gate, const float* up, float* out, int64_t n, 
 
 void Device::rope(const float* x, float* out, int64_t rows, int64_t cols, int64_t head_dim, const int32_t* positions,
                   const float* table, int64_t table_rows, int64_t half) {
+  const Timed timed(meter.on, meter.verbs_ns);
   split(rows, rows * cols, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const float* cos = table + positions[r] * half;

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <thread>
@@ -139,6 +140,27 @@ class Activations {
 // Fetches what a thread reads first, row block `block` of w, while it waits for what that is multiplied with.
 void expect(const WeightView& w, int64_t block);
 
+// Nanoseconds inside the verbs, and in whole programs; counted while `on`, by one thread at a time.
+struct Meter {
+  bool on = false;
+  int64_t verbs_ns = 0, programs_ns = 0;
+};
+
+class Timed {
+ public:
+  Timed(bool on, int64_t& total) : total_(on ? &total : nullptr), begin_(on ? now() : 0) {}
+  Timed(const Timed&) = delete;
+  Timed& operator=(const Timed&) = delete;
+  ~Timed() {
+    if (total_) *total_ += now() - begin_;
+  }
+
+ private:
+  static int64_t now() { return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1); }
+  int64_t* total_;
+  int64_t begin_;
+};
+
 class Device {
  public:
   Device(int threads, const Kernels* kernels) : team(threads), k(*kernels), cache(std::make_shared<BlockCache>()) {}
@@ -149,6 +171,8 @@ class Device {
   void pack(Weight& w, int64_t first_block, const std::vector<const uint8_t*>& rows);
   void embed(const Weight& table, const int32_t* ids, int64_t n, float* out);
   void rows(const float* x, int64_t cols, const int32_t* index, int64_t n, float* out);
+  // Of each row the first index of its largest value; -1 where a value is NaN or infinite, or there is none.
+  void peaks(const float* x, int64_t n, int64_t cols, int32_t* index);
   // Several weights over the same n rows; norm (or null) is applied to the rows first.
   bool linears(const float* x, int64_t n, int64_t depth, const float* norm, float eps, const std::vector<Target>& targets);
   // linears to q, k and v, then the heads' work in place; positions are read when a table is given.
@@ -184,6 +208,7 @@ class Device {
   Arena weights;
   std::shared_ptr<Recording> recording;  // listens to the verbs of one thread
   std::thread::id recorder;
+  Meter meter;
 };
 
 }  // namespace edgewise

@@ -6,6 +6,7 @@
 namespace edgewise {
 
 void Device::append(const Pages& pool, const float* keys, const float* values, const Plan& plan) {
+  const Timed timed(meter.on, meter.verbs_ns);
   const PagesView& view = pool.view;
   const int64_t cols = view.kv_heads * view.head_dim;
   split(plan.rows, plan.rows * cols, [&](int64_t begin, int64_t end) {
@@ -30,6 +31,7 @@ struct Tile {
 }  // namespace
 
 bool Device::attend(const AttendSpec& spec, const float* q, const Pages& pool, const Plan& plan, float* out) {
+  const Timed timed(meter.on, meter.verbs_ns);
   const PagesView& view = pool.view;
   const int64_t share = spec.heads / view.kv_heads;
   const int64_t heads = std::min<int64_t>(share, kAttendQueries);  // query heads in a tile

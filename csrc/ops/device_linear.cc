@@ -71,6 +71,7 @@ int64_t most_of(int64_t panels, int64_t panel_bytes, int64_t columns, int thread
 
 bool Device::linears(const float* x, int64_t n, int64_t depth, const float* norm, float eps,
                      const std::vector<Target>& targets) {
+  const Timed timed(meter.on, meter.verbs_ns);
   Activations rows(n, depth);
   int64_t panels = 0, work = 0;
   for (const Target& t : targets) {
@@ -127,6 +128,7 @@ bool Device::qkv(const float* x, int64_t n, int64_t depth, const float* norm, fl
 
 bool Device::ffn(const float* x, int64_t n, const float* norm, float eps, const Target& gate, const Target& up,
                  const Target& down, Act act) {
+  const Timed timed(meter.on, meter.verbs_ns);
   const int64_t depth = gate.w->view.cols, width = gate.w->view.rows;
   Activations rows(n, depth), hidden(n, width);
   rows.need(gate.w->view.kind);

@@ -11,6 +11,7 @@ namespace edgewise {
 
 void Device::top_k(const float* logits, int64_t rows, int64_t experts, int64_t count, Scoring scoring,
                    bool renormalise, int32_t* ids, float* weights) {
+  const Timed timed(meter.on, meter.verbs_ns);
   std::vector<float> scores(size_t(std::max(experts, count)));
   for (int64_t r = 0; r < rows; ++r, logits += experts, ids += count, weights += count) {
     if (scoring == Scoring::Softmax) k.softmax(logits, scores.data(), experts);
@@ -45,6 +46,7 @@ struct Busy {
 
 bool Device::moe(const float* x, int64_t rows, const int32_t* ids, const float* weights, int64_t count,
                  const Experts& gate, const Experts& up, const Experts& down, Act act, float* out) {
+  const Timed timed(meter.on, meter.verbs_ns);
   const WeightView &g0 = gate.members[0]->view, &d0 = down.members[0]->view;
   const int64_t dim = g0.cols, ffn = g0.rows, slots = rows * count, experts = int64_t(gate.members.size());
   // Slots (token, choice) sorted by expert; order[p] is the slot at place p, place[slot] the inverse.

@@ -6,6 +6,7 @@ namespace edgewise {
 
 bool Program::run(Device& device, const Step& step, Block* result) {
   std::lock_guard lock(turn_);
+  const Timed timed(device.meter.on, device.meter.programs_ns);
   Frame frame(*this, device, step);
   frame.blocks_.reserve(homes_.size());
   for (const Slot& home : homes_) {

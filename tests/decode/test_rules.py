@@ -72,7 +72,7 @@ def test_verifier_leaves_the_model_s_logits_alone() -> None:
     params = SamplingParams(temperature=0, logit_bias={2: 100.0})
     verifier = VERIFIERS.build("none", sampler=SAMPLERS.build("standard"))
     rows = np.array([[3.0, 2.0, 1.0]], np.float32)
-    accepted = verifier.accept(view([0], 1, params), Draft(), rows, rules_for(params, ()))
+    accepted = verifier.accept(view([0], 1, params), Draft(), rows, rules_for(params, ()), [0])
     assert accepted.tokens == (2,)
     assert rows.tolist() == [[3.0, 2.0, 1.0]]
 
@@ -81,4 +81,4 @@ def test_nothing_left_to_choose_is_refused() -> None:
     params = SamplingParams(allowed_token_ids=[1], min_tokens=3)
     verifier = VERIFIERS.build("none", sampler=SAMPLERS.build("standard"))
     with pytest.raises(BadInput, match="No token is left"):
-        verifier.accept(view([0], 1, params), Draft(), np.zeros((1, 3), np.float32), rules_for(params, {1}))
+        verifier.accept(view([0], 1, params), Draft(), np.zeros((1, 3), np.float32), rules_for(params, {1}), [0])

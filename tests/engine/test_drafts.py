@@ -54,8 +54,10 @@ class Guesser:
 class GreedyChain:
     """Keeps drafted tokens as long as each is the likeliest, then adds one of its own."""
 
-    def accept(self, view: SeqView, draft: Draft, logits: Floats, rules: Sequence[LogitsRule]) -> Accepted:
-        best = logits.argmax(axis=1).tolist()
+    def accept(
+        self, view: SeqView, draft: Draft, logits: Floats, rules: Sequence[LogitsRule], best: Sequence[int]
+    ) -> Accepted:
+        assert list(best) == logits.argmax(axis=1).tolist()
         keep = 0
         while keep < len(draft.tokens) and draft.tokens[keep] == best[keep]:
             keep += 1

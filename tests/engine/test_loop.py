@@ -162,6 +162,9 @@ def test_forked_prompt_is_computed_once() -> None:
             fed.extend(len(w.tokens) for w in work)
             return self.inner.step(work)
 
+        def peaks(self) -> Sequence[int]:
+            return self.inner.peaks()
+
     loop = engine(ToyModel(ReferenceDevice()), wrap=Counting)
     loop.add(Request(tuple(range(50)), SamplingParams(n=5, max_tokens=3, seed=0)))
     drain(loop)
@@ -274,7 +277,11 @@ def test_broken_logits_end_one_request_only(poison: float) -> None:
                 if piece.wanted and 60 in piece.tokens:
                     logits[at, 5] = poison
                 at += piece.wanted
+            self.logits = logits
             return logits
+
+        def peaks(self) -> Sequence[int]:
+            return ReferenceDevice().peaks(self.logits)
 
     model = ToyModel(ReferenceDevice())
     loop = engine(model, wrap=Poisoned)
@@ -305,6 +312,9 @@ def test_an_interrupted_step_is_computed_again(
             if self.count % 5 == 0:
                 raise KeyboardInterrupt
             return logits if when == "after" else self.inner.step(work)
+
+        def peaks(self) -> Sequence[int]:
+            return self.inner.peaks()
 
     loop = engine(model, wrap=Interrupted, rows=40)
     for request in requests():

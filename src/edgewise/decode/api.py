@@ -1,8 +1,8 @@
 """L5's contract: from logits to tokens. A chain draft is a thin tree; the null speculator drafts nothing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Protocol
 
 from edgewise.base import Cap, SamplingParams, SeqId, Tap
 from edgewise.kernels.api import Floats
@@ -31,14 +31,13 @@ class Draft:
     parents: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class Accepted:
+class Accepted(NamedTuple):
     """The outcome of one verification: new tokens (at least one) and which draft nodes they came from."""
 
     seq: SeqId
     tokens: tuple[int, ...]
     nodes: tuple[int, ...] = ()
-    logits_rows: tuple[int, ...] = field(default=())
+    logits_rows: tuple[int, ...] = ()
 
 
 class Speculator(Protocol):
@@ -55,9 +54,11 @@ class Speculator(Protocol):
 
 
 class Sampler(Protocol):
-    """Turns one row of final logits (vocab,) into a token. Deterministic in (params.seed, position)."""
+    """Turns one row of final logits (vocab,) into a token. Deterministic in (params.seed, position).
 
-    def sample(self, logits: Floats, params: SamplingParams, seed: int, position: int) -> int: ...
+    best: the first index of the row's largest value where the device has told it, else -1."""
+
+    def sample(self, logits: Floats, params: SamplingParams, seed: int, position: int, best: int = -1) -> int: ...
 
 
 class LogitsRule(Protocol):
@@ -67,6 +68,10 @@ class LogitsRule(Protocol):
 
 
 class Verifier(Protocol):
-    """Keeps the longest valid path of a draft. logits[0] follows the last real token, logits[1 + i] follows node i."""
+    """Keeps the longest valid path of a draft. logits[0] follows the last real token, logits[1 + i] follows node i.
 
-    def accept(self, view: SeqView, draft: Draft, logits: Floats, rules: Sequence[LogitsRule]) -> Accepted: ...
+    best: the first index of each row's largest value, before any rule. Every logit is finite."""
+
+    def accept(
+        self, view: SeqView, draft: Draft, logits: Floats, rules: Sequence[LogitsRule], best: Sequence[int]
+    ) -> Accepted: ...

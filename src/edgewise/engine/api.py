@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from edgewise.base import SeqId
 from edgewise.kernels.api import Floats
@@ -45,8 +45,7 @@ class SchedulerPolicy(Protocol):
     def pick(self, jobs: Sequence[Job], budget: Budget, now: float) -> Decision: ...
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """One sequence's part of a step: new tokens after `past` cached ones, and the last `wanted` of them get logits."""
 
     seq: SeqId
@@ -59,3 +58,6 @@ class Runner(Protocol):
     """Does the work of one step. Room for it was reserved; afterwards the tokens are cached."""
 
     def step(self, work: Sequence[Work]) -> Floats: ...  # (sum of wanted, vocab): valid until the next step
+
+    # of each row of the last step's logits: the first index of its largest value; -1 where a value is not finite
+    def peaks(self) -> Sequence[int]: ...

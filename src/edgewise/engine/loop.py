@@ -6,7 +6,6 @@ questions. Law 1 makes the result of a request independent of everything that ha
 """
 
 import itertools
-import math
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -154,7 +153,7 @@ class Engine:
     def _finish(self, ready: list[tuple[Sample, Work, Draft]], logits: Floats) -> None:
         """Turns the logits of a step into tokens, forks finished prompts, forgets rejected drafts."""
         at, outcomes = 0, []
-        fine = not len(logits) or _finite(logits)  # of all rows at once; row by row only when something is wrong
+        peaks = self.runner.peaks()
         for sample, piece, draft in ready:
             sample.cached += len(piece.tokens)
             if not piece.wanted:
@@ -162,13 +161,14 @@ class Engine:
             rows = slice(at, at + piece.wanted)
             at += piece.wanted
             group = [sample, *self._fork(sample)] if sample.followers else (sample,)
-            if not (fine or _finite(logits[rows])):
+            best = peaks[rows]
+            if min(best) < 0:
                 for member in group:
                     self._end(member, "error", NOT_FINITE.format(len(sample.tokens)))
                 continue
             for member in group:
                 try:
-                    accepted = self.verifier.accept(member.view, draft, logits[rows], member.rules)
+                    accepted = self.verifier.accept(member.view, draft, logits[rows], member.rules, best)
                 except EdgewiseError as problem:
                     self._end(member, "error", str(problem))
                     continue
@@ -269,11 +269,6 @@ class Engine:
         left = self._live[sample.request_id] = self._live[sample.request_id] - 1
         if not left:
             del self._live[sample.request_id]
-
-
-def _finite(logits: Floats) -> bool:
-    """NaN and ±Inf all show in the extremes."""
-    return math.isfinite(logits.max()) and math.isfinite(logits.min())
 
 
 def _chain(draft: Draft, space: int) -> Draft:

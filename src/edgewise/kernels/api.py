@@ -60,13 +60,12 @@ class AttnSpec:
     softcap: float | None = None
 
 
-@dataclass(frozen=True)
-class SeqRows:
+class SeqRows(NamedTuple):
     """Where one sequence's new tokens lie in a step: rows [start, start + count), after `past` cached tokens."""
 
     seq: int
     start: int
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's own count is of no use here
     past: int
 
 
@@ -89,6 +88,8 @@ class Device(Protocol):
     # rows
     def embed(self, table: Weight, ids: Ints) -> Array: ...  # (tokens, dim)
     def rows(self, x: Array, index: Ints) -> Array: ...  # (len(index), dim)
+    # of each row the first index of its largest value; -1 where a value is NaN or infinite
+    def peaks(self, x: Array) -> Sequence[int]: ...
     # x @ w.T (+ bias) (+ add); w (out, in), x (tokens, in) → (tokens, out)
     def linear(self, x: Array, w: Weight, bias: Array | None = None, add: Array | None = None) -> Array: ...
     # fused: the bits of the verbs they stand for, in fewer parallel regions. qkv is rms_norm (if norm), three linears,
@@ -131,8 +132,7 @@ class Device(Protocol):
 class Program(Protocol):
     """A recorded step: the same verbs on the same weights and pages, for any rows. Gives the bits of the verbs."""
 
-    @property
-    def reach(self) -> int: ...  # positions must be below
+    def fits(self, positions: Ints) -> bool: ...  # no table that it holds must grow first
 
     # (rows, columns) of the result, None when it has none; outputs are read only where the step chose rows by them
     def run(self, device: Any, ids: Ints, positions: Ints, outputs: Ints, plan: Any) -> Array: ...

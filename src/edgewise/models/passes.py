@@ -11,23 +11,26 @@ TRIES = 3  # recordings that failed in a row before a kind of step is left as it
 
 
 class Pass:
-    """model and device: what computes. `why`: the reason for the last recording that could not be used."""
+    """model and device: what computes. replays: whether steps may be; an owner may say no.
+
+    `why`: the reason for the last recording that could not be used."""
 
     def __init__(self, model: Model, device: Device) -> None:
         self.model = model
         self.device = device
+        self.replays = model.replays
         self.why = ""
         self._layers = range(model.spec.layers)
         self._programs: list[Program | None] = [None, None, None]  # no logits wanted, all rows', some rows'
-        self._tries = [TRIES if model.replays else 0] * 3
+        self._tries = [TRIES] * 3
 
     def run(self, batch: Batch) -> Array | None:
         """Logits (len(batch.outputs), vocab) on the device, None when there are no outputs. The caller commits."""
         wanted = len(batch.outputs)
         kind = 0 if not wanted else 1 if wanted == len(batch.ids) else 2
-        if batch.listen is None:
+        if self.replays and batch.listen is None:
             program = self._programs[kind]
-            if program is not None and int(batch.positions.max()) < program.reach:
+            if program is not None and program.fits(batch.positions):
                 return program.run(self.device, batch.ids, batch.positions, batch.outputs, batch.plan)
             if self._tries[kind] and batch.kv.replays and len(batch.ids):
                 return self._record(batch, kind)
@@ -40,7 +43,7 @@ class Pass:
     def _record(self, batch: Batch, kind: int) -> Array | None:
         recording = self.device.record(batch.ids, batch.positions, batch.outputs, batch.plan)
         if recording is None:
-            self._tries = [0, 0, 0]
+            self.replays = False
             return self._verbs(batch)
         try:
             result = self._verbs(batch)

@@ -178,6 +178,20 @@ class DeviceContract:
         got = device.download(device.rope(device.upload(x), positions, device.upload(table), head_dim))
         self.close(got, want.reshape(x.shape), 4)
 
+    @pytest.mark.parametrize("cols", [1, 31, 32, 4095, 9001])
+    def test_peaks(self, device: Device, rng: np.random.Generator, cols: int) -> None:
+        x = rng.standard_normal((9, cols), np.float32)
+        x[1] = -3.0  # all equal: the first
+        x[2, [0, cols // 2, cols - 1]] = 9.0
+        x[3, cols - 1] = 9.0
+        x[4, cols - 1] = np.nan
+        x[5, 0] = np.inf
+        x[6, cols // 2] = -np.inf
+        x[7] = -np.finfo(np.float32).max
+        want = [-1 if at in (4, 5, 6) else int(row.argmax()) for at, row in enumerate(x)]
+        assert list(device.peaks(device.upload(x))) == want
+        assert list(device.peaks(device.upload(x[3:4]))) == want[3:4]
+
     # mixture of experts
 
     @pytest.mark.parametrize("kind", ["softmax", "topk_softmax", "sigmoid"])

@@ -9,7 +9,7 @@ Paper:  Holtzman et al., The Curious Case of Neural Text Degeneration (top-p), 2
         Nguyen et al., Turning Up the Heat: Min-p Sampling, 2024, arXiv:2407.01082
 Exact.
 Needs:  nothing
-Cost:   temperature 0: one pass; else O(vocab) plus a sort of the survivors
+Cost:   temperature 0: at most one pass; else O(vocab) plus a sort of the survivors
 Status: kept
 """
 
@@ -74,8 +74,8 @@ def draw(weight: Doubles, chance: float) -> int:
 
 
 class StandardSampler:
-    def sample(self, logits: Floats, params: SamplingParams, seed: int, position: int) -> int:
+    def sample(self, logits: Floats, params: SamplingParams, seed: int, position: int, best: int = -1) -> int:
         if params.temperature == 0:
-            return int(logits.argmax())  # argmax returns the first of equals
+            return best if best >= 0 else int(logits.argmax())  # argmax returns the first of equals
         tokens, weight = distribution(logits, params)
         return int(tokens[draw(weight, uniform(seed, position))])

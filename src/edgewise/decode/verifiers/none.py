@@ -22,13 +22,16 @@ class NoVerifier:
     def __init__(self, sampler: Sampler) -> None:
         self.sampler = sampler
 
-    def accept(self, view: SeqView, draft: Draft, logits: Floats, rules: Sequence[LogitsRule]) -> Accepted:
-        row = logits[0]
+    def accept(
+        self, view: SeqView, draft: Draft, logits: Floats, rules: Sequence[LogitsRule], best: Sequence[int]
+    ) -> Accepted:
+        row, likeliest = logits[0], best[0]
         if rules:
+            likeliest = -1
             row = row.copy()  # the device owns the logits, and log probabilities are taken from them as they are
             for rule in rules:
                 row = rule.apply(view, row)
             if row.max() == -np.inf:
                 raise BadInput("No token is left: allowed_token_ids, logit_bias and min_tokens together forbid all.")
-        token = self.sampler.sample(row, view.params, view.seed, len(view.tokens))
+        token = self.sampler.sample(row, view.params, view.seed, len(view.tokens), likeliest)
         return Accepted(view.seq, (token,), (), FIRST)

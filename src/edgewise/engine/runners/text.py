@@ -14,7 +14,7 @@ import numpy as np
 
 from edgewise.base import SeqId
 from edgewise.engine.api import Work
-from edgewise.kernels.api import Device, Floats, SeqRows
+from edgewise.kernels.api import Array, Device, Floats, SeqRows
 from edgewise.kv.api import KVCache
 from edgewise.models.api import Batch, Model
 from edgewise.models.passes import Pass
@@ -27,37 +27,32 @@ class TextRunner:
         self.model = model
         self.kv = kv
         self.device = device
-        self._pass = Pass(model, device)
+        self.forward = Pass(model, device)
         self._nothing = np.empty((0, model.spec.vocab), np.float32)
         self._scratch = itertools.count(-1, -1)  # sequences of `score`; requests count up from 0
-        self._logits: object = None  # keeps the device's array alive while the caller looks at it
+        self._logits: Array = None  # keeps the device's array alive while the caller looks at it
 
     def step(self, work: Sequence[Work]) -> Floats:
         """New tokens in, logits of the wanted rows out: (sum of wanted, vocab), valid until the next step."""
-        if len(work) == 1:  # the commonest step by far; saves a few microseconds of bookkeeping
-            only = work[0]
-            count = len(only.tokens)
-            ids = np.array(only.tokens, np.int32)
-            positions = np.arange(only.past, only.past + count, dtype=np.int32)
-            seqs: tuple[SeqRows, ...] = (SeqRows(only.seq, 0, count, only.past),)
-            outputs = np.arange(count - only.wanted, count, dtype=np.int32)
-        else:
-            flat: list[int] = []
-            place: list[int] = []
-            wanted: list[int] = []
-            parts: list[SeqRows] = []
-            for piece in work:
-                start, count = len(flat), len(piece.tokens)
-                parts.append(SeqRows(piece.seq, start, count, piece.past))
-                flat.extend(piece.tokens)
-                place.extend(range(piece.past, piece.past + count))
-                wanted.extend(range(start + count - piece.wanted, start + count))
-            ids, positions = np.array(flat, np.int32), np.array(place, np.int32)
-            outputs, seqs = np.array(wanted, np.int32), tuple(parts)
-        batch = Batch(ids, positions, seqs, outputs, self.kv, self.kv.begin(seqs))
-        self._logits = self._pass.run(batch)
+        flat: list[int] = []
+        place: list[int] = []
+        wanted: list[int] = []
+        seqs: list[SeqRows] = []
+        for seq, tokens, past, last in work:
+            start, count = len(flat), len(tokens)
+            seqs.append(SeqRows(seq, start, count, past))
+            flat += tokens
+            place += range(past, past + count)
+            wanted += range(start + count - last, start + count)
+        ids, positions, outputs = np.array(flat, np.int32), np.array(place, np.int32), np.array(wanted, np.int32)
+        batch = Batch(ids, positions, tuple(seqs), outputs, self.kv, self.kv.begin(seqs))
+        self._logits = self.forward.run(batch)
         self.kv.commit(seqs)
         return self._nothing if self._logits is None else self.device.download(self._logits)
+
+    def peaks(self) -> Sequence[int]:
+        """Of each row of the last step's logits the first index of its largest value; -1: not all are finite."""
+        return () if self._logits is None else self.device.peaks(self._logits)
 
     def score(self, tokens: Sequence[int], chunk: int) -> Generator[Floats, None, None]:
         """Logits of every token, `chunk` rows at a time, from a sequence of its own: arrays (≤ chunk, vocab)."""

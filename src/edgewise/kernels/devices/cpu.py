@@ -17,7 +17,7 @@ from edgewise import _native
 from edgewise.base import BadInput
 from edgewise.base.limits import memory_bytes
 from edgewise.kernels import formats
-from edgewise.kernels.api import Array, DeviceInfo, Ints, Place, ReadAt, Routing, SeqRows, Weight
+from edgewise.kernels.api import Array, DeviceInfo, Ints, Place, ReadAt, Routing, Weight
 
 DIRECT = ("F32", "F16", "BF16", "Q4_0", "Q8_0", "Q4_K", "Q6_K", *formats.OWN)  # formats that compute from their blocks
 CHUNK_BYTES = 8 << 20  # of the file in flight while a weight is repacked
@@ -79,9 +79,9 @@ class CpuDevice(_native.CpuCore):
     def moe(self, x: Array, routing: Routing, gate: Weight, up: Weight, down: Weight, act: str) -> Array:
         return self._moe(x, routing.ids, routing.weights, gate, up, down, act)
 
-    def attn_plan(self, seqs: Sequence[SeqRows], tables: Sequence[Ints], page_tokens: int) -> Any:
-        return self._attn_plan([s.start for s in seqs], [s.count for s in seqs], [s.past for s in seqs],
-                               list(tables), page_tokens)
+    def meter(self, on: bool) -> tuple[int, int]:
+        """Nanoseconds inside verbs and inside replayed steps since the last call. Counts from now on, or no more."""
+        return _native._meter(self, on)
 
     def record(self, ids: Ints, positions: Ints, outputs: Ints, plan: Any) -> _native.Recording:
         return _native._record(self, ids, positions, outputs, plan)

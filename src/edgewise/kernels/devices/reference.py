@@ -128,6 +128,9 @@ class ReferenceDevice:
     def rows(self, x: Floats, index: Ints) -> Floats:
         return x[index]
 
+    def peaks(self, x: Floats) -> list[int]:
+        return [int(row.argmax()) if row.size and np.isfinite(row).all() else -1 for row in x]
+
     def linear(self, x: Floats, w: ReferenceWeight, bias: Floats | None = None, add: Floats | None = None) -> Floats:
         if w.format == "BF16":
             x = from_bf16(to_bf16(x))
