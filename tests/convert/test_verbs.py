@@ -31,7 +31,7 @@ def test_convert_and_fabricate_report_what_they_wrote(tmp_path, capsys):
         (["convert", "nosuch", "-o", "x.gguf"], "no model 'nosuch'"),
         (["convert", "{hf}", "-o", "taken.gguf"], "--force"),
         (["convert", "{hf}", "-o", "x.gguf", "--quant", "q4"], "no quantisation 'q4'"),
-        (["convert", "{hf}", "-o", "x.gguf", "--quantiser", "gptq"], "no quantiser 'gptq'"),
+        (["convert", "{hf}", "-o", "x.gguf", "--quantiser", "gptx"], "no quantiser 'gptx'"),
         (["convert", "{hf}", "-o", "no/where/x.gguf"], "does not exist"),
         (["convert", "{hf}/config.json", "-o", "x.gguf"], "config.json"),
         (["fabricate", "stories-15", "-o", "x.gguf"], "Did you mean 'stories-15m'"),

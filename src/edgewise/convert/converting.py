@@ -1,24 +1,30 @@
 """The four conversions: Hugging Face directory or GGUF file in, either of them out."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 
 from edgewise.base import BadInput, Unsupported
+from edgewise.convert.calibrating import Calibration
 from edgewise.convert.gguf_metadata import QUANTIZATION_VERSION, gguf_metadata, settled
 from edgewise.convert.gguf_tokenizer import gguf_tokenizer
 from edgewise.convert.hf_config import hf_config, model_type
 from edgewise.convert.hf_tokenizer import write_hf_tokenizer
 from edgewise.convert.mixes import MIXES, Mix, find_mix
-from edgewise.convert.models import Described, as_gguf, as_hf, describe, rope_factors
+from edgewise.convert.models import Described, as_gguf, as_hf, describe, gguf_recorder, rope_factors
+from edgewise.convert.parts import Parts
 from edgewise.convert.quantisers import QUANTISERS
+from edgewise.convert.quantising import Narrowing, balancing, inputs_of
 from edgewise.convert.rows import Rows, StoredRows
-from edgewise.convert.writing import Order, Watch, Written, save_gguf, save_safetensors
+from edgewise.convert.texts import library_text
+from edgewise.convert.writing import Learn, Order, Watch, Written, save_gguf, save_safetensors
+from edgewise.text import load_tokenizer
 from edgewise.weights import bundle, open_checkpoint
 from edgewise.weights.api import Checkpoint, Header, Source
 from edgewise.weights.sources import SOURCES
 
+CALIBRATION_CHARS = 60_000  # some 15,000 tokens, of which a calibration takes what it needs
 TARGETS = ("gguf", "safetensors")
 _COMPANIONS = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json",
@@ -46,10 +52,13 @@ def convert(
     pure: bool = False,
     force: bool = False,
     watch: Watch | None = None,
+    calibrate: str | None = None,
 ) -> Written:
     """Writes `model` to `out`. quant: a name of convert/mixes.py, None: keep the stored formats.
 
-    Everything that can be refused is refused before the first byte is written.
+    calibrate: a text to learn from what the weights' inputs are; None: what Python's own library says, if the quantiser
+    is no use without. Everything that can be refused is refused before the first byte is written; what was finished
+    when a conversion was interrupted is not done again.
     """
     target = target_of(out, to)
     mix = None if quant is None else find_mix(quant)
@@ -62,11 +71,16 @@ def convert(
     source: Source = SOURCES.build("file", files=header.files)
     try:
         if header.dialect == "gguf" and target == "gguf":
-            return _requantise(checkpoint, source, order)
+            return _requantise(checkpoint, source, order, calibrate)
         if header.dialect == "hf" and target == "safetensors":
             return _recast(checkpoint, source, order)
         described = describe(checkpoint, source)
-        written = write_as_gguf(described, order) if target == "gguf" else _write_as_hf(described, order)
+        if target == "gguf":
+            notices: list[str] = []
+            written = write_as_gguf(described, order, learn(checkpoint, lambda: described, order, calibrate, notices))
+            written.notices.extend(notices)
+        else:
+            written = _write_as_hf(described, order)
         if described.unused:
             written.notices.append(
                 f"{len(described.unused)} tensors that the language model does not read were left out, "
@@ -77,13 +91,46 @@ def convert(
         source.close()
 
 
-def write_as_gguf(model: Described, order: Order) -> Written:
+def learn(
+    checkpoint: Checkpoint, described: Callable[[], Described], order: Order, text: str | None, notices: list[str]
+) -> Learn:
+    """How the tensors of a GGUF file are narrowed: with a calibration where the quantiser has a use for one."""
+    quantiser = order.quantiser
+
+    def narrowing(tensors: Mapping[str, Rows], chosen: Mapping[str, str]) -> Narrowing:
+        stamp = identity(checkpoint.header().files)
+        if all(rows.format == chosen[name] for name, rows in tensors.items()):
+            return Narrowing(quantiser)
+        if quantiser.uses == "nothing" or (text is None and not quantiser.must):
+            return Narrowing(quantiser, parts=Parts(order.path, stamp))
+        words = text
+        if words is None:
+            words = library_text(False, CALIBRATION_CHARS)
+            notices.append("Calibrated on Python's standard library, for want of a text; --calibrate FILE gives one.")
+        tokens = load_tokenizer(checkpoint.header()).encode(words)
+        calibration = Calibration(checkpoint, tokens, hessian=quantiser.uses == "hessian")
+        model = described()
+        recorder = gguf_recorder(model)
+        parts = Parts(order.path, f"{stamp} {calibration!r}")
+        folding = balancing(quantiser, calibration, recorder, model.spec, tensors, chosen, parts)
+        return Narrowing(quantiser, calibration, inputs_of(recorder, model.spec.tied), folding, parts)
+
+    return narrowing
+
+
+def identity(files: Sequence[Path]) -> str:
+    """What tells one state of a checkpoint's files from another."""
+    facts = [(str(path.resolve()), (info := path.stat()).st_size, info.st_mtime_ns) for path in files]
+    return repr(facts)
+
+
+def write_as_gguf(model: Described, order: Order, learn: Learn | None = None) -> Written:
     """A Hugging Face model as one GGUF file, tokenizer included."""
     tensors = as_gguf(model)
     mix = order.mix or _closest(tensors)
     metadata = settled(model.spec, gguf_metadata(model.spec, model.header.name.rsplit("/", 1)[-1], mix))
     metadata |= gguf_tokenizer(model.header, model.spec.vocab)
-    return save_gguf(metadata, tensors, order, model.spec.layers)
+    return save_gguf(metadata, tensors, order, model.spec.layers, learn)
 
 
 def _closest(tensors: Mapping[str, Rows]) -> Mix | None:
@@ -106,7 +153,7 @@ def _write_as_hf(model: Described, order: Order) -> Written:
     )
 
 
-def _requantise(checkpoint: Checkpoint, source: Source, order: Order) -> Written:
+def _requantise(checkpoint: Checkpoint, source: Source, order: Order, text: str | None) -> Written:
     """GGUF to GGUF: names, order and metadata stay; any architecture, known here or not."""
     header = checkpoint.header()
     tensors: dict[str, Rows] = {name: StoredRows(checkpoint.info(name), source) for name in checkpoint.names()}
@@ -115,7 +162,11 @@ def _requantise(checkpoint: Checkpoint, source: Source, order: Order) -> Written
         metadata["general.file_type"] = order.mix.file_type
         metadata["general.quantization_version"] = QUANTIZATION_VERSION
     layers = header.config.get(f"{header.architecture}.block_count")
-    return save_gguf(metadata, tensors, order, layers if isinstance(layers, int) else 0)
+    notices: list[str] = []
+    learnt = learn(checkpoint, lambda: describe(checkpoint, source), order, text, notices)
+    written = save_gguf(metadata, tensors, order, layers if isinstance(layers, int) else 0, learnt)
+    written.notices.extend(notices)
+    return written
 
 
 def _recast(checkpoint: Checkpoint, source: Source, order: Order) -> Written:

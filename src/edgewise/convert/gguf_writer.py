@@ -31,12 +31,16 @@ Progress = Callable[[int], None]  # bytes written since the last call
 
 @dataclass(frozen=True)
 class NewTensor:
-    """One tensor to write: shape outermost first, `make` yields its stored bytes in order."""
+    """One tensor to write: shape outermost first, `make` yields its stored bytes in order.
+
+    copied: they are the source's own, so making them again costs no more than reading.
+    """
 
     name: str
     shape: tuple[int, ...]
     format: str
     make: Callable[[], Iterator[Bytes]]
+    copied: bool = False
 
     @property
     def nbytes(self) -> int:

@@ -48,11 +48,19 @@ def describe(checkpoint: Checkpoint, source: Source) -> Described:
     return Described(checkpoint.header(), spec, recorder, tensors)
 
 
-def as_gguf(model: Described) -> dict[str, Rows]:
-    """The tensors of a Hugging Face model as a GGUF file stores them, rope divisors first."""
+def gguf_recorder(model: Described) -> Recorder:
+    """What the model wants of a GGUF file."""
+    if model.header.dialect == "gguf":
+        return model.recorder
     member = MODELS.load(model.header.architecture)
     target = Recorder(Names("gguf", (), member.gguf_names), model.recorder.has, stacked=True)
     member(model.spec, target)
+    return target
+
+
+def as_gguf(model: Described) -> dict[str, Rows]:
+    """The tensors of a Hugging Face model as a GGUF file stores them, rope divisors first."""
+    target = gguf_recorder(model)
     ropes = {name: constant(array) for name, array in rope_tensors(model.spec).items()}
     return {**ropes, **pair(model.recorder, target, model.tensors)}
 

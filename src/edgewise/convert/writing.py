@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -10,15 +10,17 @@ from typing import Any
 
 from edgewise.base import Unsupported
 from edgewise.convert.gguf_writer import NewTensor, gguf_bytes, write_gguf
-from edgewise.convert.mixes import Mix, choose
+from edgewise.convert.mixes import Mix, choose, fitting
 from edgewise.convert.outputs import check_output, new_file, new_folder
 from edgewise.convert.quantisers.api import Quantiser
-from edgewise.convert.rows import Rows, chunks, values
+from edgewise.convert.quantising import Narrowing
+from edgewise.convert.rows import Rows
 from edgewise.convert.safetensors_writer import DTYPES, write_safetensors
-from edgewise.kernels.formats import Bytes
 
 # (bytes written, bytes in all) → nothing; called often
 Watch = Callable[[int, int], None]
+# (tensors to write, their formats) → how to narrow them
+Learn = Callable[[Mapping[str, Rows], Mapping[str, str]], Narrowing]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Order:
     watch: Watch | None = None
     inputs: tuple[Path, ...] = ()
     pure: bool = False  # every matrix in the mix's usual format
+    chosen: Mapping[str, str] = field(default_factory=dict)  # formats of single tensors, whatever the mix says
 
 
 @dataclass(frozen=True)
@@ -40,19 +43,6 @@ class Written:
     nbytes: int
     formats: Mapping[str, int]  # format → weights stored in it
     notices: list[str] = field(default_factory=list)
-
-
-def new_tensor(name: str, rows: Rows, fmt: str, quantiser: Quantiser) -> NewTensor:
-    """`rows` in format `fmt`; the stored bytes themselves where that is what they are in."""
-
-    def make() -> Iterator[Bytes]:
-        for first, count in chunks(rows):
-            if rows.format == fmt:
-                yield rows.raw(first, count)
-            else:
-                yield quantiser.quantise(name, values(rows, first, count), fmt)
-
-    return NewTensor(name, rows.shape, fmt, make)
 
 
 def gguf_formats(tensors: Mapping[str, Rows], order: Order, layers: int) -> tuple[dict[str, str], list[str]]:
@@ -64,7 +54,8 @@ def gguf_formats(tensors: Mapping[str, Rows], order: Order, layers: int) -> tupl
         return {n: "F32" if len(tensors[n].shape) < 2 and fmt in DTYPES else fmt for n, fmt in kept.items()}, notices
     mix = Mix(order.mix.usual, file_type=order.mix.file_type) if order.pure else order.mix
     chosen = {name: choose(mix, name, rows.shape, layers=layers, tied=tied) for name, rows in tensors.items()}
-    wanted = {mix.usual, mix.head, mix.better, "F32"}
+    chosen |= {name: fitting(fmt, tensors[name].shape[-1]) for name, fmt in order.chosen.items() if name in chosen}
+    wanted = {*order.chosen.values(), mix.usual, mix.head, mix.better, "F32"}
     odd = {name: fmt for name, fmt in chosen.items() if fmt not in wanted}
     if odd:
         name = next(iter(odd))
@@ -82,14 +73,23 @@ def gguf_formats(tensors: Mapping[str, Rows], order: Order, layers: int) -> tupl
     return chosen, notices
 
 
-def save_gguf(metadata: Mapping[str, Any], tensors: Mapping[str, Rows], order: Order, layers: int) -> Written:
-    """One file, whole or absent."""
+def save_gguf(
+    metadata: Mapping[str, Any], tensors: Mapping[str, Rows], order: Order, layers: int, learn: Learn | None = None
+) -> Written:
+    """One file, whole or absent. learn: what is known of the tensors' inputs, once their formats are chosen."""
     chosen, notices = gguf_formats(tensors, order, layers)
-    new = [new_tensor(name, rows, chosen[name], order.quantiser) for name, rows in tensors.items()]
+    narrowing = Narrowing(order.quantiser) if learn is None else learn(tensors, chosen)
+    new = narrowing.tensors(tensors, chosen)
     total = gguf_bytes(metadata, new)
-    check_output(order.path, total, force=order.force, folder=False, inputs=order.inputs)
-    with new_file(order.path) as file:
-        write_gguf(file, metadata, new, _progress(order.watch, total))
+    with narrowing.kept():
+        missing = narrowing.missing(new)
+        work = total + sum(tensor.nbytes for tensor in missing)
+        check_output(order.path, work, force=order.force, folder=False, inputs=order.inputs)
+        progress = _progress(order.watch, work)
+        for tensor in missing:
+            narrowing.make(tensor, progress)
+        with new_file(order.path) as file:
+            write_gguf(file, metadata, new, progress)
     return Written(order.path, total, _census(new), notices)
 
 
@@ -101,10 +101,11 @@ def save_safetensors(
         raise Unsupported(
             f"A Hugging Face directory cannot hold {order.mix.usual}; only f32, f16 and bf16. Use --to gguf for it."
         )
-    new = []
+    new: list[NewTensor] = []
+    narrowing = Narrowing(order.quantiser)
     for name, rows in tensors.items():
         kept = rows.format if rows.format in DTYPES else "F32"
-        new.append(new_tensor(name, rows, kept if order.mix is None else order.mix.usual, order.quantiser))
+        new += narrowing.tensors({name: rows}, {name: kept if order.mix is None else order.mix.usual})
     total = sum(t.nbytes for t in new)
     check_output(order.path, total, force=order.force, folder=True, inputs=order.inputs)
     with new_folder(order.path) as folder:

@@ -1,9 +1,12 @@
 """Flags that several verbs share, with every alias people know them by (spec: llama.cpp, vLLM, Ollama), and formats."""
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from edgewise.base import BadInput
 
 Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 Threads = Annotated[
@@ -26,6 +29,16 @@ def human(nbytes: float) -> str:
             return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
         nbytes /= 1024
     return f"{nbytes:.1f} TiB"
+
+
+def read_text(path: Path) -> str:
+    """A text file the user named. Raises BadInput when it cannot be read or is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 text (byte {error.start}); convert it first.") from error
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def table(rows: list[list[str]], right: Collection[int] = ()) -> str:

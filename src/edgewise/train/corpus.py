@@ -9,7 +9,6 @@ import hashlib
 import io
 import re
 import sys
-import sysconfig
 import tokenize
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgewise.base import BadInput
+from edgewise.convert.texts import SKIPPED_FOLDERS, is_held_out, stdlib_folder
 
-SKIPPED_FOLDERS = frozenset({"site-packages", "dist-packages", "__pycache__"})
 TABLE_KEEPS_CHARS = 2_000  # of a generated table the beginning is enough
 LONGEST_CHARS = 400_000  # a cut nobody reaches today; keeps one odd file from becoming the corpus
 TOPICS = "pydoc_data/topics.py"  # the language reference as one dict of strings: every entry becomes a document
+
+__all__ = ["Document", "gather", "is_held_out", "stdlib_folder", "summary", "top_level_pieces"]
 
 _TABLE_LINE = re.compile(r"""\\[ux][0-9a-fA-F]{2,}|0x[0-9a-fA-F]{2,}|^[\s\d,.()\[\]'"eE+-]+$""")
 _TOP_LEVEL = re.compile(r"^(?=(?:async def|def|class|@)[ \w])", re.MULTILINE)
@@ -32,17 +33,6 @@ class Document:
     path: str  # relative to the library's folder, with forward slashes; '#name' for a part of a file
     text: str
     held_out: bool  # never trained on
-
-
-def stdlib_folder() -> Path:
-    """The folder of this interpreter's standard library."""
-    return Path(sysconfig.get_paths()["stdlib"])
-
-
-def is_held_out(path: str, percent: float) -> bool:
-    """Whether a relative path belongs to the held-out part: a pure function of the path, stable over versions."""
-    digest = hashlib.sha256(path.encode()).digest()
-    return int.from_bytes(digest[:8], "big") < percent / 100 * 2**64
 
 
 def looks_generated(text: str) -> bool:

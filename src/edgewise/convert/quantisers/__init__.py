@@ -5,4 +5,7 @@ from edgewise.base import Catalog
 QUANTISERS = Catalog("quantiser", __name__, {
     "none": ".none:NoQuantiser",
     "rtn": ".rtn:RtnQuantiser",
+    "hqq": ".hqq:HqqQuantiser",
+    "awq": ".awq:AwqQuantiser",
+    "gptq": ".gptq:GptqQuantiser",
 })

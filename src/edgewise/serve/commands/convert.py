@@ -10,12 +10,16 @@ import typer
 from edgewise.convert.converting import convert
 from edgewise.convert.writing import Written
 from edgewise.serve.hub import locate
-from edgewise.serve.options import Json, human
+from edgewise.serve.options import Json, human, read_text
 from edgewise.serve.progress import bar
 
 Out = Annotated[Path, typer.Option("--out", "-o", "--outfile", help="a .gguf file, or a folder for safetensors")]
 To = Annotated[str | None, typer.Option("--to", help="gguf or safetensors [default: by the name of the output]")]
 Pure = Annotated[bool, typer.Option("--pure", help="every matrix in the same format, the head too")]
+Calibrate = Annotated[
+    Path | None,
+    typer.Option("--calibrate", help="a UTF-8 text to learn from what weights meet [gptq, awq: Python's own library]"),
+]
 Force = Annotated[bool, typer.Option("--force", "-f", help="replace an output that exists")]
 
 
@@ -33,16 +37,25 @@ def command(
             "q5_1 [default: the formats that are stored]",
         ),
     ] = None,
-    quantiser: Annotated[str, typer.Option("--quantiser", help="how weights are narrowed: rtn, or none")] = "rtn",
+    quantiser: Annotated[
+        str,
+        typer.Option("--quantiser", help="how weights are narrowed: rtn, rtn:clip=True, hqq, awq, gptq, or none"),
+    ] = "rtn",
+    calibrate: Calibrate = None,
     pure: Pure = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Writes a model in another file format, another number format, or both. The output is whole or absent."""
+    """Writes a model in another file format, another number format, or both. The output is whole or absent.
+
+    An interrupted conversion keeps its finished tensors beside the output; the same command goes on from them.
+    """
+    words = None if calibrate is None else read_text(calibrate)
     with bar(f"{out.name}") as watch:
         written = convert(
-            locate(model), out, to=to, quant=quant, quantiser=quantiser, pure=pure, force=force, watch=watch
-        )
+            locate(model), out, to=to, quant=quant, quantiser=quantiser, pure=pure, force=force, watch=watch,
+            calibrate=words,
+        )  # fmt: skip
     report(written, as_json)
 
 

@@ -12,7 +12,7 @@ import typer
 from edgewise.base import BadInput
 from edgewise.decode.scoring import Sums, Window, framed, perplexity, tally, windows
 from edgewise.serve.hub import locate
-from edgewise.serve.options import CacheType, Context, Json, Threads
+from edgewise.serve.options import CacheType, Context, Json, Threads, read_text
 
 if TYPE_CHECKING:
     from edgewise.serve.llm import LLM
@@ -38,7 +38,7 @@ def command(
     """
     from edgewise.serve.llm import LLM
 
-    words = _read(text)
+    words = read_text(text)
     options: dict[str, Any] = {"threads": threads, "device": device, "kv_cache_dtype": kv_cache_dtype or "auto"}
     first = LLM(locate(model), max_num_seqs=1, ctx_size=context, **options)
     tokens = first.tokenize(words)
@@ -99,12 +99,3 @@ def _score(first: "LLM", second: "LLM | None", tokens: Sequence[int], window: Wi
     ids, counted = framed(tokens, window, bos)
     both = [first.logits_chunks(ids)] + ([second.logits_chunks(ids)] if second else [])
     tally(zip(*both, strict=True), ids, counted, to)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is not UTF-8 text (byte {error.start}); convert it first.") from error
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}.") from error
