@@ -181,6 +181,7 @@ class Calibration:
                 self._listening = Listening(inner, self.hessian)
                 loader = NamingLoader(CheckpointLoader(self.checkpoint, source, inner, names), self._listening)
                 self._model = member(spec, loader)
+                inner.filling().run()
             finally:
                 source.close()
             self._restart(self._model)
