@@ -38,6 +38,47 @@ uint16_t half(const uint8_t* p, int index) {
   return value;
 }
 
+// Word i of each of four runs of 16 bytes goes to out + step * i, one run after the other: a transposition of 4 x 4 words.
+// Vector types of the compiler, not of an ISA: this file is compiled once.
+void spread4(const uint8_t* const from[4], uint32_t flip, uint8_t* out, int64_t step) {
+#if __has_builtin(__builtin_shufflevector)
+  using Words = uint32_t __attribute__((vector_size(16)));
+  Words w[4];
+  for (int i = 0; i < 4; ++i) std::memcpy(&w[i], from[i], 16);
+  const Words a = __builtin_shufflevector(w[0], w[1], 0, 4, 1, 5), b = __builtin_shufflevector(w[2], w[3], 0, 4, 1, 5);
+  const Words c = __builtin_shufflevector(w[0], w[1], 2, 6, 3, 7), d = __builtin_shufflevector(w[2], w[3], 2, 6, 3, 7);
+  const Words made[4] = {
+      __builtin_shufflevector(a, b, 0, 1, 4, 5), __builtin_shufflevector(a, b, 2, 3, 6, 7),
+      __builtin_shufflevector(c, d, 0, 1, 4, 5), __builtin_shufflevector(c, d, 2, 3, 6, 7),
+  };
+  for (int i = 0; i < 4; ++i) {
+    const Words flipped = made[i] ^ flip;
+    std::memcpy(out + step * i, &flipped, 16);
+  }
+#else
+  for (int i = 0; i < 4; ++i)
+    for (int r = 0; r < 4; ++r) put_word(out + step * i + 4 * r, word(from[r] + 4 * i) ^ flip);
+#endif
+}
+
+// The same for the 16 bytes at `offset` of all 16 rows; missing rows are left out.
+void spread(const uint8_t* const rows[kLanes], int64_t offset, uint32_t flip, uint8_t* out, int64_t step) {
+  for (int r = 0; r < kLanes; r += 4) {
+    const uint8_t* from[4];
+    bool all = true;
+    for (int i = 0; i < 4; ++i) {
+      from[i] = rows[r + i] ? rows[r + i] + offset : nullptr;
+      all = all && from[i];
+    }
+    if (all) {
+      spread4(from, flip, out + 4 * r, step);
+    } else {
+      for (int i = 0; i < 4; ++i)
+        for (int v = 0; v < 4 && from[i]; ++v) put_word(out + step * v + 4 * (r + i), word(from[i] + 4 * v) ^ flip);
+    }
+  }
+}
+
 // Of one block's unit (2 groups of 32, or a super-block of 256): the head and the whole. matmul_quant.cc says what is in.
 struct Unit {
   int64_t head, bytes;
@@ -63,6 +104,7 @@ struct Place {
   int64_t head(int64_t u) const { return start + u * wide * unit.bytes + index * unit.head; }
   // F32, F16, BF16: vector s, of `bytes` bytes
   int64_t plain(int64_t s, int64_t bytes) const { return start + (s * wide + index) * bytes; }
+  int64_t step() const { return wide * 64; }  // from a block's vector to its next one
   int64_t vector(int64_t u, int v) const {
     return start + u * wide * unit.bytes + wide * unit.head + (v * wide + index) * 64;
   }
@@ -92,24 +134,24 @@ void pack_plain(const uint8_t* const rows[kLanes], int64_t cols, const Place& at
 }
 
 void pack_q4_0(const uint8_t* const rows[kLanes], int64_t groups, const Place& at, uint8_t* data) {
-  for (int64_t g = 0; g < groups; ++g)
-    for (int r = 0; r < kLanes; ++r) {
-      if (!rows[r]) continue;
-      const uint8_t* block = rows[r] + g * int64_t(sizeof(BlockQ4_0));
-      put_half(data + at.head(g / 2) + g % 2 * 32, r, half(block, 0));
-      for (int v = 0; v < 4; ++v) put_word(data + at.vector(g / 2, int(g % 2 * 4 + v)) + 4 * r, word(block + 2 + 4 * v));
-    }
+  for (int64_t g = 0; g < groups; ++g) {
+    const int64_t block = g * int64_t(sizeof(BlockQ4_0));
+    uint8_t* head = data + at.head(g / 2) + g % 2 * 32;
+    for (int r = 0; r < kLanes; ++r)
+      if (rows[r]) put_half(head, r, half(rows[r] + block, 0));
+    spread(rows, block + 2, 0, data + at.vector(g / 2, int(g % 2 * 4)), at.step());
+  }
 }
 
 void pack_q8_0(const uint8_t* const rows[kLanes], int64_t groups, const Place& at, uint8_t* data) {
-  for (int64_t g = 0; g < groups; ++g)
-    for (int r = 0; r < kLanes; ++r) {
-      if (!rows[r]) continue;
-      const uint8_t* block = rows[r] + g * int64_t(sizeof(BlockQ8_0));
-      put_half(data + at.head(g / 2) + g % 2 * 32, r, half(block, 0));
-      for (int v = 0; v < 8; ++v)
-        put_word(data + at.vector(g / 2, int(g % 2 * 8 + v)) + 4 * r, word(block + 2 + 4 * v) ^ 0x80808080u);
-    }
+  for (int64_t g = 0; g < groups; ++g) {
+    const int64_t block = g * int64_t(sizeof(BlockQ8_0));
+    uint8_t* head = data + at.head(g / 2) + g % 2 * 32;
+    for (int r = 0; r < kLanes; ++r)
+      if (rows[r]) put_half(head, r, half(rows[r] + block, 0));
+    for (int v = 0; v < 8; v += 4)
+      spread(rows, block + 2 + 4 * v, 0x80808080u, data + at.vector(g / 2, int(g % 2 * 8 + v)), at.step());
+  }
 }
 
 void pack_q4_k(const uint8_t* const rows[kLanes], int64_t supers, const Place& at, uint8_t* data) {
@@ -121,8 +163,10 @@ void pack_q4_k(const uint8_t* const rows[kLanes], int64_t supers, const Place& a
       put_half(head, r, half(block, 0));
       put_half(head + 32, r, half(block, 1));
       for (int i = 0; i < 12; ++i) head[64 + 16 * i + r] = block[4 + i];
-      for (int v = 0; v < 32; ++v) put_word(data + at.vector(b, v) + 4 * r, word(block + 16 + 4 * v));
     }
+  for (int64_t b = 0; b < supers; ++b)
+    for (int v = 0; v < 32; v += 4)
+      spread(rows, b * int64_t(sizeof(BlockQ4_K)) + 16 + 4 * v, 0, data + at.vector(b, v), at.step());
 }
 
 // The 6-bit values of a Q6_K block in order, four at a time.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgewise.base import BadInput, Cap, Incompatible, OutOfRoom, Unsupported
 from edgewise.base.catalog import nearest
+from edgewise.base.startup import milestone
 from edgewise.decode.samplers import SAMPLERS
 from edgewise.decode.speculators import SPECULATORS
 from edgewise.decode.verifiers import VERIFIERS
@@ -20,7 +21,6 @@ from edgewise.kv.api import KVCache
 from edgewise.kv.paged import token_bytes
 from edgewise.models import begin_model, read_spec
 from edgewise.models.api import Model, ModelSpec
-from edgewise.plan.applying import apply_measured
 from edgewise.text import load_template, load_tokenizer
 from edgewise.text.api import ChatTemplate, Tokenizer
 from edgewise.weights import open_checkpoint
@@ -75,6 +75,7 @@ def assemble(
     if max_num_seqs < 1 or prefill_chunk < 1:
         raise BadInput(f"max_num_seqs ({max_num_seqs}) and prefill_chunk ({prefill_chunk}) must be at least 1.")
     checkpoint = open_checkpoint(path)
+    milestone("header read")
     header = checkpoint.header()
     spec, context = _context(header, ctx_size)
     dtype = _kv_type(kv_cache_dtype, checkpoint)
@@ -83,14 +84,16 @@ def assemble(
     machine: Device = DEVICES.build(device, threads=threads) if isinstance(device, str) else device
     per_token = token_bytes(spec.layers, spec.kv_heads, spec.head_dim, dtype)
     pages = _pages(checkpoint, machine.info.memory_bytes, per_token, context, max_num_seqs, page_tokens, dtype)
-    apply_measured(machine)
     model, loading = begin_model(checkpoint, machine, context=context)
+    milestone("weights being read")
     try:  # beside the reading: it leaves the interpreter to us
         tokenizer, template = _words(header, spec)
     except BaseException:
         loading.stop()
         raise
+    milestone("tokenizer and template there")
     loading.wait()
+    milestone("weights there")
     cache: KVCache = CACHES.build(
         kv, device=machine, layers=spec.layers, kv_heads=spec.kv_heads, head_dim=spec.head_dim, pages=pages,
         page_tokens=page_tokens, dtype=dtype,

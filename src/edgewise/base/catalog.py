@@ -5,12 +5,8 @@ unknown names and unknown keywords by naming the nearest one that exists. Third 
 entry-point group `edgewise.<slot>s`.
 """
 
-import ast
-import difflib
 import importlib
-import inspect
 from collections.abc import Iterator, Mapping
-from importlib.metadata import entry_points
 from typing import Any
 
 from edgewise.base.errors import BadInput, Unsupported
@@ -18,6 +14,8 @@ from edgewise.base.errors import BadInput, Unsupported
 
 def nearest(name: str, known: list[str]) -> str:
     """` Did you mean 'x'?`, or the whole list when nothing is near."""
+    import difflib  # here, as the other slow ones below: every command imports this file
+
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" Did you mean '{close[0]}'?" if close else f" Known: {', '.join(known)}."
 
@@ -43,6 +41,8 @@ class Catalog(Mapping[str, str]):
         """The member's class. Raises Unsupported, naming the nearest member, when there is none of that name."""
         target = self._members.get(name)
         if target is None:
+            from importlib.metadata import entry_points
+
             for point in entry_points(group=f"edgewise.{self.slot}s"):
                 if point.name == name:
                     return point.load()
@@ -54,8 +54,13 @@ class Catalog(Mapping[str, str]):
         """Builds a member from `name` or `name:key=value,key=value`; values are Python literals or bare words."""
         name, _, tail = text.partition(":")
         cls = self.load(name)
-        known = [p for p in inspect.signature(cls).parameters if p != "self"]
         keywords: dict[str, Any] = dict(extra)
+        if not tail:
+            return cls(**keywords)
+        import ast
+        import inspect
+
+        known = [p for p in inspect.signature(cls).parameters if p != "self"]
         for item in filter(None, tail.split(",")):
             key, equals, value = item.partition("=")
             key = key.strip().replace("-", "_")

@@ -37,6 +37,8 @@ def load_tokenizer(header: Header) -> Tokenizer:
 
 def load_template(header: Header) -> ChatTemplate | None:
     """The chat template a checkpoint carries, or None."""
+    if header.dialect == "gguf" and not any(key.startswith("tokenizer.chat_template") for key in header.config):
+        return None  # without importing the template engine
     from edgewise.text.chat import template_of
 
     return template_of(header)

@@ -1,6 +1,5 @@
 """`open_checkpoint`: from what a user typed to an open checkpoint, or one sentence that says what is wrong."""
 
-import difflib
 import os
 import re
 from pathlib import Path
@@ -105,5 +104,7 @@ def _nearby(text: str) -> str:
         names = os.listdir(path.parent)
     except (OSError, ValueError):
         return ""
+    import difflib
+
     close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
     return f" Did you mean {' or '.join(str(path.parent / name) for name in close)}?" if close else ""

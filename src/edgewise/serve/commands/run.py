@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgewise.base import BadInput
+from edgewise.base.startup import milestone
 from edgewise.serve import hub
 from edgewise.serve.options import CacheType, Context, Json, Threads, human, peak_rss_bytes
 
@@ -78,8 +79,11 @@ def command(
         if text is None:
             text, builtin = _builtin(model), True
 
+    milestone("arguments read")
     from edgewise.serve.llm import LLM
     from edgewise.serve.session import COMPLETION_TOKENS, Session
+
+    milestone("imports done")
 
     llm = LLM(
         path, threads=threads, ctx_size=context, kv_cache_dtype=kv_cache_dtype or "auto", device=device,
@@ -121,6 +125,7 @@ def _once(session: "Session", text: str, *, echo: bool, verbose: bool, as_json: 
     answer = Answer()
     if echo:
         print(text, end="", flush=True)
+    milestone("ready for the prompt")
     for piece in session.ask(text, answer):
         if not as_json:
             print(piece, end="", flush=True)
@@ -130,6 +135,7 @@ def _once(session: "Session", text: str, *, echo: bool, verbose: bool, as_json: 
         print()
     if verbose:
         print(timing(answer), file=sys.stderr)
+    milestone("end")
 
 
 def report(answer: "Answer") -> dict[str, Any]:

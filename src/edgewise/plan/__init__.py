@@ -1,1 +1,0 @@
-"""L6: measure, predict, choose. What is measured here decides about speed, never about a bit."""
