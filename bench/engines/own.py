@@ -17,6 +17,7 @@ class Own:
             options.model, threads=options.threads, ctx_size=options.context, max_num_seqs=options.batch,
             kv_cache_dtype="f16",
         )  # fmt: skip
+        self.llm.settle()
         self.stepper = Stepper(self.llm.parts.engine)
         self.about = {"versions": {"edgewise": __version__}, "system": self.llm.parts.device.info.isa}
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <cstdlib>
 
 namespace edgewise {
@@ -44,6 +45,8 @@ Slice Arena::take(size_t bytes) {
     auto region = std::make_shared<const Region>(std::max(room, kChunk) + kHugePage);
     if (!region->data()) region = std::make_shared<const Region>(room + kHugePage);
     if (!region->data()) return {};
+    std::erase_if(regions_, [](const auto& known) { return known.expired(); });
+    regions_.push_back(region);
     uint8_t *begin = aligned_up(region->data(), kHugePage), *end = region->data() + region->bytes();
     if (room >= kChunk) return {std::move(region), begin, bytes};  // what is left of the current chunk stays in use
     chunk_ = std::move(region);
@@ -53,6 +56,53 @@ Slice Arena::take(size_t bytes) {
   uint8_t* at = next_;
   next_ += room;
   return {chunk_, at, bytes};
+}
+
+void Arena::small_pages() {
+#if defined(MADV_HUGEPAGE) && defined(__linux__)
+  std::lock_guard lock(mutex_);
+  for (const auto& known : regions_)
+    if (auto region = known.lock()) {
+      madvise(region->data(), region->bytes(), MADV_NOHUGEPAGE);
+      unsettled_.push_back({known, 0});
+    }
+  regions_.clear();
+#endif
+}
+
+bool Arena::settle(size_t bytes) {
+#if defined(MADV_HUGEPAGE) && defined(__linux__)
+  constexpr int kCollapse = 25;  // MADV_COLLAPSE, Linux 6.1
+  while (true) {
+    std::shared_ptr<const Region> region;  // keeps it mapped meanwhile
+    uint8_t *from, *to;
+    {
+      std::lock_guard lock(mutex_);
+      while (!unsettled_.empty() && !(region = unsettled_.back().region.lock())) unsettled_.pop_back();
+      if (!region) return false;
+      if (bytes == 0) return true;
+      size_t& done = unsettled_.back().done;
+      from = aligned_up(region->data(), kHugePage) + done;
+      uint8_t* end = region->data() + region->bytes();
+      if (size_t(end - from) < kHugePage) {
+        unsettled_.pop_back();
+        continue;
+      }
+      if (done == 0) madvise(region->data(), region->bytes(), MADV_HUGEPAGE);
+      to = from + std::min(std::max(bytes / kHugePage, size_t(1)), size_t(end - from) / kHugePage) * kHugePage;
+      done += size_t(to - from);
+    }
+    for (uint8_t* at = from; at < to; at += kHugePage)
+      if (madvise(at, kHugePage, kCollapse) != 0 && errno == EINVAL) {  // unknown to this system
+        std::lock_guard lock(mutex_);
+        unsettled_.clear();
+        return false;
+      }
+    return true;
+  }
+#else
+  return false;
+#endif
 }
 
 namespace {

@@ -53,6 +53,9 @@ void bind_fill(nb::module_& m) {
       .def(nb::init<std::vector<FillJob>>(), "jobs"_a)
       .def("run", &Filling::run, "device"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("stop", &Filling::stop)
+      .def_static("small_pages", [](Device& device) { device.weights.small_pages(); }, "device"_a)  // what a slow machine does
+      .def_static("settle", [](Device& device, size_t bytes) { return device.weights.settle(bytes); }, "device"_a, "bytes"_a,
+                  nb::call_guard<nb::gil_scoped_release>())
       .def_prop_ro("failure", &failure)
       .def_prop_ro("complete", &Filling::complete)
       .def_prop_ro("total_bytes", &Filling::total_bytes)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 
 #include "io/pread.h"
@@ -12,6 +13,10 @@ namespace {
 
 constexpr int64_t kStripBytes = 256 << 10;  // of the file in a thread's hands: a fraction of an L2 cache
 constexpr int64_t kStep = kPanel * kLanes;  // rows whose packed form lies together
+// Zeroing 2 MiB takes 0.1 to 0.3 ms. So many slow pages are neither chance nor another program's turn on the processor.
+constexpr auto kSlow = std::chrono::microseconds(1000);
+constexpr int kPatience = 6;
+constexpr int64_t kLargePage = 2 << 20;
 
 int64_t row_bytes_of(const Weight& w) { return stored_row_bytes(w.view.kind, w.view.cols); }
 
@@ -56,12 +61,27 @@ void Filling::run(Device& device) {
         const Weight& w = *jobs_[size_t(job)].weight;
         const int64_t strip = strip_rows(w), first = (at - starts_[size_t(job)]) * strip;
         const int64_t count = std::min(strip, w.view.rows - first);
+        touch(device, w, first, count);
         if (fill(job, first, count, buffer)) done_bytes_.fetch_add(count * row_bytes_of(w), std::memory_order_relaxed);
       }
   });
   complete_ = !failed_.load() && done_bytes_.load() == total_bytes_;
   if (complete_)
     for (const FillJob& job : jobs_) job.weight->packed_blocks = (job.weight->view.rows + kLanes - 1) / kLanes;
+}
+
+// Makes the pages of output rows [first, first + count) present and counts the slow ones.
+void Filling::touch(Device& device, const Weight& w, int64_t first, int64_t count) {
+  if (slow_touches_.load(std::memory_order_relaxed) >= kPatience) return;
+  const int64_t rows = (w.view.rows + kStep - 1) / kStep * kStep, bytes = int64_t(w.memory.bytes());
+  const auto at = [&](int64_t row) { return w.memory.data() + std::min(bytes - 1, bytes / rows * row); };
+  const uint8_t* end = at(first + count);
+  for (uint8_t* byte = at(first); byte < end; byte += kLargePage) {
+    const auto before = std::chrono::steady_clock::now();
+    __atomic_fetch_or(byte, uint8_t(0), __ATOMIC_RELAXED);  // a write that changes nothing: another thread may be there
+    if (std::chrono::steady_clock::now() - before < kSlow) continue;
+    if (slow_touches_.fetch_add(1) + 1 == kPatience) device.weights.small_pages();
+  }
 }
 
 bool Filling::read(const FillJob& job, int64_t row, int64_t rows, uint8_t* into, int64_t index) {

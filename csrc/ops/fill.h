@@ -26,6 +26,7 @@ class Filling {
   };
   explicit Filling(std::vector<FillJob> jobs);
   // Blocks until all weights are full, a read failed, or stop() was called (then some weights are not full).
+  // When first touches of large pages turn out to be slow, the rest is laid on small ones: see base/memory.h.
   void run(Device& device);
   void stop() { stop_.store(true, std::memory_order_relaxed); }
   Failure failure() const { return failure_; }
@@ -37,11 +38,13 @@ class Filling {
   struct Buffer;
   bool read(const FillJob& job, int64_t row, int64_t rows, uint8_t* into, int64_t index);
   bool fill(int64_t index, int64_t first, int64_t count, Buffer& buffer);
+  void touch(Device& device, const Weight& w, int64_t first, int64_t count);
 
   std::vector<FillJob> jobs_;
   std::vector<int64_t> starts_;  // (jobs + 1): where a job's strips begin
   int64_t total_bytes_ = 0;
   std::atomic<int64_t> done_bytes_{0};
+  std::atomic<int> slow_touches_{0};
   std::atomic<bool> stop_{false}, failed_{false};
   Failure failure_;
   bool complete_ = false;

@@ -19,7 +19,7 @@ from edgewise.kernels.devices import DEVICES
 from edgewise.kv import CACHES
 from edgewise.kv.api import KVCache
 from edgewise.kv.paged import token_bytes
-from edgewise.models import begin_model, read_spec
+from edgewise.models import Loading, begin_model, read_spec
 from edgewise.models.api import Model, ModelSpec
 from edgewise.text import load_template, load_tokenizer
 from edgewise.text.api import ChatTemplate, Tokenizer
@@ -49,6 +49,7 @@ class Assembly:
     engine: Engine
     tokenizer: Tokenizer | None  # None: the checkpoint has none, only token ids go in and out
     template: ChatTemplate | None
+    loading: Loading
 
 
 def assemble(
@@ -106,7 +107,8 @@ def assemble(
     )  # fmt: skip
     kv_bytes = pages * page_tokens * per_token
     return Assembly(
-        header, model.spec, machine, model, cache, dtype, kv_bytes, context, work, engine, tokenizer, template
+        header, model.spec, machine, model, cache, dtype, kv_bytes, context, work, engine, tokenizer, template,
+        loading,
     )
 
 

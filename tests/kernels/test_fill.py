@@ -112,3 +112,26 @@ def test_what_was_put_off_is_handed_out_once(file):
     assert first._filling.total_bytes == 4 * 64 * 4
     assert second._filling.total_bytes == 0
     second.run()
+
+
+def test_small_pages_and_moving_to_large_ones_change_nothing(file):
+    device = DEVICES.build("cpu", threads=2)
+    data = stored("Q8_0", 4096, 2048)
+    fd, path = file(data)
+    now = device.load((4096, 2048), "Q8_0", reader(data))
+    later = device.load((4096, 2048), "Q8_0", reader(b""), None, Place(fd, 5, path))
+    filling = device.filling()
+    filling._filling.small_pages(device)  # as a machine whose large pages come slowly makes it
+    filling.run()
+    wanted = values(device, now)
+    assert filling.settle(0), "there is something to move"
+    np.testing.assert_array_equal(values(device, later), wanted)
+    steps = 0
+    while filling.settle(2 << 20):
+        steps += 1
+        np.testing.assert_array_equal(values(device, later), wanted)
+    assert steps <= 200
+    assert not filling.settle(0)
+    np.testing.assert_array_equal(values(device, later), wanted)
+    del now, later
+    assert not filling.settle(2 << 20)

@@ -36,6 +36,10 @@ class Filling(Protocol):
 
     def stop(self) -> None: ...  # from another thread: `run` returns soon, and the weights stay unusable
 
+    # Whether there is memory that started quickly at the price of slower use, of which about nbytes are put right now.
+    # 0 only asks. Beside any other work; no result changes
+    def settle(self, nbytes: int) -> bool: ...
+
 
 @dataclass(frozen=True)
 class DeviceInfo:

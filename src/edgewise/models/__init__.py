@@ -1,7 +1,7 @@
 """L4: one file per architecture. The key is the HF model_type (GGUF names are aliases)."""
 
 from edgewise.base import Catalog
-from edgewise.models.loading import begin_model, load_model, read_spec
+from edgewise.models.loading import Loading, begin_model, load_model, read_spec
 
 MODELS = Catalog("model", __name__, {
     "llama": ".llama:Llama",
@@ -22,4 +22,4 @@ MODELS = Catalog("model", __name__, {
     "olmoe": ".olmoe:Olmoe",
 })
 
-__all__ = ["MODELS", "begin_model", "load_model", "read_spec"]
+__all__ = ["MODELS", "Loading", "begin_model", "load_model", "read_spec"]

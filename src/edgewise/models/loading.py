@@ -228,6 +228,10 @@ class Loading:
         if self._error is not None:
             raise self._error
 
+    def settle(self, nbytes: int) -> bool:
+        """kernels.api.Filling's."""
+        return self._filling.settle(nbytes)
+
     def stop(self) -> None:
         """Gives up: the model cannot be used."""
         self._filling.stop()

@@ -19,6 +19,7 @@ from edgewise.engine.checks import check_request
 from edgewise.kernels.api import Device, Floats
 from edgewise.serve.chat import completion
 from edgewise.serve.outputs import Collector, RequestOutput, StreamChunk
+from edgewise.serve.settling import settle_now, settle_slowly
 from edgewise.text.api import Tokenizer
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
@@ -75,6 +76,7 @@ class LLM:
         self._lock = threading.RLock()
         self._open: dict[str, Collector] = {}
         self._chunk: int = chosen["prefill_chunk"]
+        settle_slowly(self._assembly, self._assembly.loading)
 
     def __repr__(self) -> str:
         return f"LLM({str(self.model)!r})"
@@ -90,6 +92,11 @@ class LLM:
         with self._lock:
             self._drop(list(self._open))
             self._assembly = None
+
+    def settle(self) -> None:
+        """Blocks until the weights lie where they are read fastest, which a quick start may have put off (about a
+        second for a GB). It would also happen by itself, slowly. No result changes."""
+        settle_now(self.parts.loading)
 
     # ── text in, text out ───────────────────────────────────────────────────────────────
 

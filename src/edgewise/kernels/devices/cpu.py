@@ -109,6 +109,9 @@ class CpuFilling:
     def stop(self) -> None:
         self._filling.stop()
 
+    def settle(self, nbytes: int) -> bool:
+        return bool(_native.Filling.settle(self._device, nbytes))
+
 
 def _gather(read: ReadAt, wanted: Ints, row_bytes: int) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], Ints]:
     """The stored bytes that hold the wanted rows, and each wanted row's place in them."""

@@ -92,6 +92,9 @@ class NothingLeft:
     def stop(self) -> None:
         pass
 
+    def settle(self, nbytes: int) -> bool:
+        return False
+
 
 class ReferenceDevice:
     """Plain numpy in float32. `threads` is accepted for the sake of the other devices and changes nothing."""

@@ -50,6 +50,7 @@ def measure_speed(
         path, threads=threads, ctx_size=context, kv_cache_dtype=kv_cache_dtype or "auto", device=device,
         max_num_seqs=batch, prefill_chunk=CHUNK,
     )  # fmt: skip
+    llm.settle()
     used = llm.parts.device.info.threads
     stepper = Stepper(llm.parts.engine)
     checkpoint = open_checkpoint(path)

@@ -1,0 +1,42 @@
+"""A quick start left some weights where they are read more slowly; bit by bit they are moved while the model works."""
+
+import threading
+import time
+import weakref
+from typing import Protocol
+
+STEP = 2 << 20  # bytes: milliseconds of work, for which a step of the model may have to wait
+PATIENCE = 2.0  # seconds: whoever wants a short answer is not disturbed at all
+SHARE = 0.1  # of one core
+
+
+class Movable(Protocol):
+    def settle(self, nbytes: int) -> bool: ...
+
+
+def settle_now(loading: Movable) -> None:
+    """Blocks until nothing is left to move: before a measurement, or where a start may take its time."""
+    while loading.settle(64 << 20):
+        pass
+
+
+def settle_slowly(owner: object, loading: Movable) -> None:
+    """The same beside other work, in a thread that ends with `owner`."""
+    if loading.settle(0):
+        threading.Thread(
+            target=_move, args=(weakref.ref(owner), weakref.ref(loading)), name="edgewise-settle", daemon=True
+        ).start()
+
+
+def _move(owner: "weakref.ref[object]", loading: "weakref.ref[Movable]") -> None:
+    pause = PATIENCE
+    while True:
+        time.sleep(pause)
+        movable = loading()
+        if owner() is None or movable is None:
+            return
+        start = time.perf_counter()
+        if not movable.settle(STEP):
+            return
+        del movable  # nothing is kept alive while this sleeps
+        pause = (time.perf_counter() - start) * (1 / SHARE - 1)
