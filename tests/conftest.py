@@ -10,6 +10,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 KEPT = ("EDGEWISE_SHARED", "EDGEWISE_ISA")
 for name in [name for name in os.environ if name.startswith("EDGEWISE_") and name not in KEPT]:
     del os.environ[name]  # a flag set for the user's own runs would change what tests see
+os.environ["EDGEWISE_CACHE"] = os.path.join(os.devnull, "none")  # nothing measured before, and nothing is kept
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

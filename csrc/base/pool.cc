@@ -109,12 +109,12 @@ bool Worker::next(int slot, int64_t items, int64_t chunk, int64_t* begin, int64_
   return true;
 }
 
-bool Worker::share(int slot, int64_t items, int64_t most, int64_t* begin, int64_t* end) {
+bool Worker::share(int slot, int64_t items, int64_t most, int64_t* begin, int64_t* end, int cut) {
   if (!team) return alone(slot, items, begin, end);
   Team::Loop& loop = team->loops_[slot];
   if (held) loop.done.fetch_add(held, std::memory_order_release);
   held = 0;
-  const int64_t shares = 2 * team->threads_;
+  const int64_t shares = cut * team->threads_;
   int64_t at = loop.taken.load(std::memory_order_relaxed), chunk;
   do {
     if (at >= items) return false;

@@ -21,8 +21,8 @@ struct Worker {
   // thread gets which chunk varies, so results must not depend on it. All chunks are taken until it returns false.
   bool next(int slot, int64_t items, int64_t chunk, int64_t* begin, int64_t* end);
   // The same in shrinking chunks, a share of what is left but at most `most`: long runs of memory at first, and all threads
-  // end together.
-  bool share(int slot, int64_t items, int64_t most, int64_t* begin, int64_t* end);
+  // end together. Of what is left a thread takes one part of cut * threads.
+  bool share(int slot, int64_t items, int64_t most, int64_t* begin, int64_t* end, int cut = 2);
   // Waits until the loop's items are all done, by whomever. Every thread has called next() or share() to its end.
   void wait(int slot, int64_t items);
 

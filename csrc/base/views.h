@@ -14,6 +14,24 @@ constexpr int kColumns = 8;    // columns in a tile of activations
 constexpr int kSideRows = 5;   // rows of the side record, see QuantView
 constexpr int kSuper = 256;    // weights in a super-block of the K formats
 
+// Ranges of numbers of columns, each with its own tuning: 1, 2, 3-4, 5-8, 9-64, more.
+constexpr int kRanges = 6;
+constexpr int range_of(int64_t columns) {
+  return columns <= 1 ? 0 : columns == 2 ? 1 : columns <= 4 ? 2 : columns <= 8 ? 3 : columns <= 64 ? 4 : 5;
+}
+
+// How a matmul goes about its work. None of it changes a bit; ops/tuning.cc says what is right for whom.
+struct Tuning {
+  int32_t ahead = 0;           // bytes of weights that the kernel asks for ahead of its work; 0: it does not ask
+  int32_t columns = 8;         // of one sweep over a panel, at most: 1, 2, 4 or 8
+  int32_t blocks = 2;          // row blocks of a panel at once, where registers hold their sums: 1 or 2
+  int32_t chunk = 384 << 10;   // bytes of weights that stay in the second-level cache while the columns' tiles pass by
+  int32_t share = 0;           // bytes of weights that a thread takes at once, at most; 0: no limit
+  int32_t cut = 2;             // a thread takes what is left divided by cut * threads
+  int32_t threads = 0;         // that take part, at most; 0: all
+  int32_t kernel = 0;          // of several that give the same bits; 0: dot products
+};
+
 enum class Kind : uint8_t {
   F32, F16, BF16, Q4_0, Q8_0, Q4_K, Q6_K,
   // our own formats with their groups; keep them together and in this order
@@ -59,6 +77,7 @@ struct QuantView {
 struct MatmulArgs {
   WeightView w;
   QuantView q;        // the activations in the grain of w
+  const Tuning* tuning;
   int64_t columns;
   float* out;         // (columns, rows)
   int64_t out_stride; // floats between columns of the result

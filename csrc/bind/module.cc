@@ -13,6 +13,7 @@ void bind_formats(nanobind::module_& m);
 void bind_ops(nanobind::module_& m);
 void bind_program(nanobind::module_& m);
 void bind_fill(nanobind::module_& m);
+void bind_tuning(nanobind::module_& m);
 #endif
 }  // namespace edgewise
 
@@ -29,5 +30,6 @@ NB_MODULE(_native, m) {
   edgewise::bind_ops(m);
   edgewise::bind_program(m);
   edgewise::bind_fill(m);
+  edgewise::bind_tuning(m);
 #endif
 }

@@ -121,6 +121,8 @@ std::shared_ptr<Weight> new_weight(Device& device, int64_t rows, int64_t cols, c
   w->memory = device.weights.take(size_t(block * blocks));
   if (!w->memory.data()) raise("OutOfRoom", "There is no memory for a " + format + " weight of shape " + text(WeightView{nullptr, 0, rows, cols, kind}) + ".");
   w->view = {w->memory.data(), block, rows, cols, kind};
+  w->tunings = device.tunings_of(kind, rows, cols);
+  w->tunings->weights.push_back(w);
   return w;
 }
 

@@ -7,6 +7,17 @@
 
 namespace edgewise {
 
+const std::shared_ptr<Tunings>& Device::tunings_of(Kind kind, int64_t rows, int64_t cols) {
+  for (const auto& t : tunings)
+    if (t->kind == kind && t->rows == rows && t->cols == cols) return t;
+  auto made = std::make_shared<Tunings>();
+  made->kind = kind;
+  made->rows = rows;
+  made->cols = cols;
+  for (int range = 0; range < kRanges; ++range) made->of[size_t(range)] = standard_tuning(kind, range, k.wide);
+  return tunings.emplace_back(std::move(made));
+}
+
 void Device::pack(Weight& w, int64_t first_block, const std::vector<const uint8_t*>& rows) {
   const int64_t n = int64_t(rows.size()), blocks = (n + kLanes - 1) / kLanes;
   split(blocks, n * w.view.cols, [&](int64_t begin, int64_t end) {

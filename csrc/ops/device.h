@@ -13,6 +13,7 @@
 #include "base/memory.h"
 #include "base/pool.h"
 #include "ops/table.h"
+#include "ops/tuning.h"
 
 namespace edgewise {
 
@@ -65,6 +66,8 @@ struct Weight {
   Slice memory;
   WeightView view{};
   int64_t packed_blocks = 0;  // how many row blocks pack() has filled
+  std::shared_ptr<Tunings> tunings;
+  const Tuning& tuning(int64_t columns) const { return tunings->of[size_t(range_of(columns))]; }
 };
 
 struct Experts {
@@ -167,6 +170,9 @@ class Device {
 
   Block scratch(size_t bytes) { return Block(cache, bytes ? bytes : 1); }
 
+  // The tunings of all weights of a kind and shape; standard ones where nobody has set any.
+  const std::shared_ptr<Tunings>& tunings_of(Kind kind, int64_t rows, int64_t cols);
+
   // Fills the row blocks from `first` on. rows[i] points at stored row i of the run, n rows in all.
   void pack(Weight& w, int64_t first_block, const std::vector<const uint8_t*>& rows);
   void embed(const Weight& table, const int32_t* ids, int64_t n, float* out);
@@ -206,6 +212,7 @@ class Device {
   const Kernels& k;
   std::shared_ptr<BlockCache> cache;
   Arena weights;
+  std::vector<std::shared_ptr<Tunings>> tunings;
   std::shared_ptr<Recording> recording;  // listens to the verbs of one thread
   std::thread::id recorder;
   Meter meter;

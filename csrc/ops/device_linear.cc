@@ -43,7 +43,7 @@ void Activations::take(const Kernels& k, const float* row, int64_t column, int64
 
 MatmulArgs Activations::args(const Target& target, int64_t first, int64_t count) const {
   const WeightView& w = target.w->view;
-  return {w, view(grain_of(w.kind), first, count), count, target.out, w.rows, target.bias, target.add};
+  return {w, view(grain_of(w.kind), first, count), &target.w->tuning(count), count, target.out, w.rows, target.bias, target.add};
 }
 
 void expect(const WeightView& w, int64_t block) {
@@ -62,10 +62,11 @@ int64_t panels_of(const Weight& w) { return (w.view.rows + kPanelRows - 1) / kPa
 int64_t blocks_of(const Weight& w) { return (w.view.rows + kLanes - 1) / kLanes; }
 
 // Panels that a thread takes at once, at most: with many columns what fits the second-level cache beside their results.
-int64_t most_of(int64_t panels, int64_t panel_bytes, int64_t columns, int threads) {
-  if (columns <= kColumns) return panels;
-  return std::max<int64_t>(1, std::min(panels / (4 * threads), (512 << 10) / panel_bytes));
+int64_t most_of(const Tuning& t, int64_t panels, int64_t panel_bytes, int threads) {
+  if (!t.share) return panels;
+  return std::max<int64_t>(1, std::min(panels / (2 * t.cut * threads), t.share / panel_bytes));
 }
+bool idle(const Tuning& t, const Worker& me) { return t.threads && me.index >= t.threads; }
 
 }  // namespace
 
@@ -78,6 +79,7 @@ bool Device::linears(const float* x, int64_t n, int64_t depth, const float* norm
     rows.need(t.w->view.kind);
     panels += panels_of(*t.w);
     work += n * depth * t.w->view.rows;
+    t.w->tunings->count(n);
   }
   Block normed;
   if (norm) normed = scratch(size_t(n * depth) * 4);
@@ -88,7 +90,8 @@ bool Device::linears(const float* x, int64_t n, int64_t depth, const float* norm
     rows.take(k, floats + c * depth, c);
   };
   const int64_t together = n * depth <= kEarly ? n : kColumns;
-  const int64_t most = most_of(panels, kPanel * targets[0].w->view.block_bytes, n, team.threads());
+  const Tuning tuning = targets[0].w->tuning(n);
+  const int64_t most = most_of(tuning, panels, kPanel * targets[0].w->view.block_bytes, team.threads());
   // Calls f(target, first panel, end panel) for panels [begin, end) of all weights, one after the other.
   const auto each = [&](int64_t begin, int64_t end, auto&& f) {
     for (const Target& t : targets) {
@@ -100,16 +103,17 @@ bool Device::linears(const float* x, int64_t n, int64_t depth, const float* norm
     }
   };
   team.run([&](Worker& me) {
+    if (idle(tuning, me)) return;
     int64_t begin, end;
     while (me.next(1, n, together, &begin, &end))
       for (int64_t c = begin; c < end; ++c) prepare(c);
-    bool more = me.share(0, panels, most, &begin, &end);
+    bool more = me.share(0, panels, most, &begin, &end, tuning.cut);
     if (more) each(begin, end, [&](const Target& t, int64_t from, int64_t) { expect(t.w->view, from * kPanel); });
-    for (me.wait(1, n); more; more = me.share(0, panels, most, &begin, &end))
+    for (me.wait(1, n); more; more = me.share(0, panels, most, &begin, &end, tuning.cut))
       each(begin, end, [&](const Target& t, int64_t from, int64_t to) {
         k.matmul[int(t.w->view.kind)](rows.args(t, 0, n), from * kPanel, std::min(to * kPanel, blocks_of(*t.w)));
       });
-  }, work < 2 * kWorthWaking);
+  }, work < 2 * kWorthWaking || tuning.threads == 1);
   return true;
 }
 
@@ -148,16 +152,19 @@ bool Device::ffn(const float* x, int64_t n, const float* norm, float eps, const 
   const int64_t strip = std::max(kPanelRows, grain_weights(grain_of(down.w->view.kind)));
   const int64_t strips = (width + strip - 1) / strip, down_panels = panels_of(*down.w);
   const int64_t strip_bytes = 2 * gate.w->view.block_bytes * (strip / kLanes);
-  const int64_t inner = most_of(strips, strip_bytes, n, team.threads());
-  const int64_t outer = most_of(down_panels, kPanel * down.w->view.block_bytes, n, team.threads());
+  const Tuning first = gate.w->tuning(n), last = down.w->tuning(n);
+  const int64_t inner = most_of(first, strips, strip_bytes, team.threads());
+  const int64_t outer = most_of(last, down_panels, kPanel * down.w->view.block_bytes, team.threads());
+  for (const Weight* w : {gate.w, up.w, down.w}) w->tunings->count(n);
   const Target gate_to{gate.w, gate.bias, nullptr, gates.as<float>()}, up_to{up.w, up.bias, nullptr, ups.as<float>()};
   team.run([&](Worker& me) {
+    if (idle(first, me) && idle(last, me)) return;
     int64_t begin, end;
     while (me.next(1, n, together, &begin, &end))
       for (int64_t c = begin; c < end; ++c) prepare(c);
-    bool more = me.share(2, strips, inner, &begin, &end);
+    bool more = me.share(2, strips, inner, &begin, &end, first.cut);
     if (more) expect(gate.w->view, begin * strip / kLanes);
-    for (me.wait(1, n); more; more = me.share(2, strips, inner, &begin, &end)) {
+    for (me.wait(1, n); more; more = me.share(2, strips, inner, &begin, &end, first.cut)) {
       const int64_t from = begin * strip, to = std::min(width, end * strip), blocks = (to + kLanes - 1) / kLanes;
       k.matmul[int(gate.w->view.kind)](rows.args(gate_to, 0, n), from / kLanes, blocks);
       k.matmul[int(up.w->view.kind)](rows.args(up_to, 0, n), from / kLanes, blocks);
@@ -167,12 +174,12 @@ bool Device::ffn(const float* x, int64_t n, const float* norm, float eps, const 
         hidden.take(k, row, c, from / kGroup, (to + kGroup - 1) / kGroup, 0, n);
       }
     }
-    more = me.share(3, down_panels, outer, &begin, &end);
+    more = me.share(3, down_panels, outer, &begin, &end, last.cut);
     if (more) expect(down.w->view, begin * kPanel);
-    for (me.wait(2, strips); more; more = me.share(3, down_panels, outer, &begin, &end))
+    for (me.wait(2, strips); more; more = me.share(3, down_panels, outer, &begin, &end, last.cut))
       k.matmul[int(down.w->view.kind)](hidden.args(down, 0, n), begin * kPanel,
                                        std::min(end * kPanel, blocks_of(*down.w)));
-  }, 3 * n * depth * width < 2 * kWorthWaking);
+  }, 3 * n * depth * width < 2 * kWorthWaking || (first.threads == 1 && last.threads == 1));
   return true;
 }
 

@@ -107,6 +107,8 @@ bool Device::moe(const float* x, int64_t rows, const int32_t* ids, const float* 
     const Weight& w = *experts.members[size_t(busy[size_t(begin / pieces)].expert)];
     expect(w.view, begin % pieces * size / kLanes);
   };
+  for (const Busy& b : busy)
+    for (const Experts* e : {&gate, &up, &down}) e->members[size_t(b.expert)]->tunings->count(b.count);
   std::vector<const float*> choices(size_t(slots), nullptr);  // slot → its expert's result
   for (int64_t s = 0; s < slots; ++s) choices[size_t(s)] = parts.as<float>() + int64_t(place[size_t(s)]) * dim;
 

@@ -1,5 +1,6 @@
 // The table of the ISA this file is compiled for.
 #include "ops/kernels.h"
+#include "simd/simd.h"
 
 #if defined(EDGEWISE_TARGET_AVX512_BF16)
 #define EW_NAME "avx512_bf16"
@@ -22,6 +23,7 @@ namespace edgewise::EDGEWISE_NS {
 extern const Kernels kernels;
 const Kernels kernels = {
     EW_NAME,
+    kWideRegisters,
     {arrange_floats, arrange_brains, quantise, quantise_super, quantise_own32, quantise_own64, quantise_own128},
     {matmul_f32, matmul_f16, matmul_bf16, matmul_q4_0, matmul_q8_0, matmul_q4_k, matmul_q6_k,
      matmul_int1, matmul_int1, matmul_int1,

@@ -159,20 +159,21 @@ void sweep(const MatmulArgs& a, int64_t b0, int64_t b1, int64_t column) {
 // Up to 8 columns of one tile, as many at a time as registers hold the sums of.
 template <class Format>
 void columns(const MatmulArgs& a, int64_t b0, int64_t b1, int64_t column, int64_t count) {
+  const int most = a.tuning->columns;
   if constexpr (kWideRegisters) {
-    if (count == 8) return sweep<Format, 8>(a, b0, b1, column);
-    for (; count >= 4 && count != 5; count -= 4, column += 4) sweep<Format, 4>(a, b0, b1, column);
-    for (; count >= 3; count -= 3, column += 3) sweep<Format, 3>(a, b0, b1, column);
+    if (count == 8 && most == 8) return sweep<Format, 8>(a, b0, b1, column);
+    for (; most >= 4 && count >= 4 && count != 5; count -= 4, column += 4) sweep<Format, 4>(a, b0, b1, column);
+    for (; most >= 4 && count >= 3; count -= 3, column += 3) sweep<Format, 3>(a, b0, b1, column);
   }
-  for (; count >= 2; count -= 2, column += 2) sweep<Format, 2>(a, b0, b1, column);
-  if (count) sweep<Format, 1>(a, b0, b1, column);
+  for (; most >= 2 && count >= 2; count -= 2, column += 2) sweep<Format, 2>(a, b0, b1, column);
+  for (; count; --count, ++column) sweep<Format, 1>(a, b0, b1, column);
 }
 
 // Row blocks in chunks that stay in the second-level cache while the columns' tiles pass by. b0 is even; b1 is even or
 // the end.
 template <class Format>
 void matmul(const MatmulArgs& a, int64_t b0, int64_t b1) {
-  int64_t chunk = (384 << 10) / a.w.block_bytes / kPanel * kPanel;
+  int64_t chunk = a.tuning->chunk / a.w.block_bytes / kPanel * kPanel;
   if (chunk < kPanel) chunk = kPanel;
   for (int64_t b = b0; b < b1; b += chunk)
     for (int64_t column = 0; column < a.columns; column += kColumns)

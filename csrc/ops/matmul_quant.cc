@@ -281,10 +281,6 @@ EW_INLINE void store(const MatmulArgs& a, int64_t block, int64_t column, const V
   }
 }
 
-// What a kernel that computes for longer than the memory needs has to ask for itself, this far ahead, into the second-level
-// cache. One and two columns are faster left to the hardware.
-constexpr int kAhead = 9216;
-
 // R row blocks of a panel of W, from block `at` of it on, and C + D columns of one tile: unit by unit first C, then D
 // columns, so that the weights come from memory once while the dot products of at most 4 columns fill the registers.
 // Weights up to `fetch` are prefetched.
@@ -295,14 +291,15 @@ void tile(const MatmulArgs& a, int64_t panel, int at, int64_t column, const uint
   const int8_t* x = a.q.quants + first * groups * kGroup + (column - first) * kGroup;
   const int32_t* side = a.q.side + first * groups * kSideRows + (column - first);
   const uint8_t* w = a.w.data + panel * kPanel * a.w.block_bytes;
+  const int ahead = a.tuning->ahead;
   V acc[R][C], more[R][D ? D : 1];
   for (int r = 0; r < R; ++r) {
     for (int c = 0; c < C; ++c) acc[r][c] = vzero();
     for (int c = 0; c < D; ++c) more[r][c] = vzero();
   }
   const auto unit = [&](int count) __attribute__((always_inline)) {
-    if (C + D > 2 && w < fetch)
-      for (int i = 0; i < W * Format::kUnitBytes; i += 64) __builtin_prefetch(w + kAhead + i, 0, 2);
+    if (w < fetch)
+      for (int i = 0; i < W * Format::kUnitBytes; i += 64) __builtin_prefetch(w + ahead + i, 0, 2);
     Format::template unit<R, C, W>(w, at, count, x, side, width, acc);
     if constexpr (D > 0) Format::template unit<R, D, W>(w, at, count, x + C * kGroup, side + C, width, more);
   };
@@ -327,9 +324,15 @@ void sweep(const MatmulArgs& a, int64_t b0, int64_t b1, int64_t column, const ui
   for (int64_t panel = b0 / kPanel; panel * kPanel < b1; ++panel) {
     if (panel * kPanel + 1 == b1) {
       tile<Format, 1, C, D, 1>(a, panel, 0, column, fetch);
-    } else if constexpr ((kWideRegisters && C < kColumns) || C == 1) {
-      tile<Format, 2, C, D, 2>(a, panel, 0, column, fetch);
-    } else {
+      continue;
+    }
+    constexpr bool both = (kWideRegisters && C < kColumns) || C == 1;
+    if constexpr (both)
+      if (D || a.tuning->blocks == 2) {
+        tile<Format, 2, C, D, 2>(a, panel, 0, column, fetch);
+        continue;
+      }
+    if constexpr (!both || !D) {
       tile<Format, 1, C, D, 2>(a, panel, 0, column, fetch);
       tile<Format, 1, C, D, 2>(a, panel, 1, column, nullptr);
     }
@@ -339,22 +342,23 @@ void sweep(const MatmulArgs& a, int64_t b0, int64_t b1, int64_t column, const ui
 // Up to 8 columns of one tile, as many at a time as registers hold the sums of.
 template <class Format>
 void columns(const MatmulArgs& a, int64_t b0, int64_t b1, int64_t column, int64_t count, const uint8_t* fetch) {
+  const int most = a.tuning->columns;
   if constexpr (kWideRegisters) {
     // A whole tile: the K formats would rather unpack once for 8 columns than load the columns once for 2 blocks.
     if constexpr (Format::kUnitGroups == 8)
-      if (count == kColumns) return sweep<Format, kColumns>(a, b0, b1, column, fetch);
-    for (; count >= 4 && count != 5; count -= 4, column += 4) sweep<Format, 4>(a, b0, b1, column, fetch);
-    for (; count >= 3; count -= 3, column += 3) sweep<Format, 3>(a, b0, b1, column, fetch);
+      if (count == kColumns && most == kColumns) return sweep<Format, kColumns>(a, b0, b1, column, fetch);
+    for (; most >= 4 && count >= 4 && count != 5; count -= 4, column += 4) sweep<Format, 4>(a, b0, b1, column, fetch);
+    for (; most >= 4 && count >= 3; count -= 3, column += 3) sweep<Format, 3>(a, b0, b1, column, fetch);
   }
-  for (; count >= 2; count -= 2, column += 2) sweep<Format, 2>(a, b0, b1, column, fetch);
-  if (count) sweep<Format, 1>(a, b0, b1, column, fetch);
+  for (; most >= 2 && count >= 2; count -= 2, column += 2) sweep<Format, 2>(a, b0, b1, column, fetch);
+  for (; count; --count, ++column) sweep<Format, 1>(a, b0, b1, column, fetch);
 }
 
 // The first tile of up to 8 columns: all of them in one sweep, since it is the one that waits for the memory.
 template <class Format>
 void first_columns(const MatmulArgs& a, int64_t b0, int64_t b1, int64_t count, const uint8_t* fetch) {
   if constexpr (kWideRegisters) {
-    switch (count) {
+    switch (a.tuning->columns == kColumns ? count : 0) {
       case 8: return sweep<Format, 4, 4>(a, b0, b1, 0, fetch);
       case 7: return sweep<Format, 4, 3>(a, b0, b1, 0, fetch);
       case 6: return sweep<Format, 3, 3>(a, b0, b1, 0, fetch);
@@ -368,8 +372,8 @@ void first_columns(const MatmulArgs& a, int64_t b0, int64_t b1, int64_t count, c
 // the end.
 template <class Format>
 void matmul(const MatmulArgs& a, int64_t b0, int64_t b1) {
-  const uint8_t* fetch = a.w.data + b1 * a.w.block_bytes - kAhead;
-  int64_t chunk = (384 << 10) / a.w.block_bytes / kPanel * kPanel;
+  const uint8_t* fetch = a.tuning->ahead ? a.w.data + b1 * a.w.block_bytes - a.tuning->ahead : nullptr;
+  int64_t chunk = a.tuning->chunk / a.w.block_bytes / kPanel * kPanel;
   if (chunk < kPanel) chunk = kPanel;
   for (int64_t b = b0; b < b1; b += chunk) {
     const int64_t end = b + chunk < b1 ? b + chunk : b1;

@@ -7,6 +7,7 @@ namespace edgewise {
 
 struct Kernels {
   const char* name;
+  bool wide;  // 32 vector registers
   // activations → a grain: one column (a row of `depth` floats), groups [g0, g1), whole supers where that is the grain
   void (*quantise[int(Grain::Count)])(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1);
   // out = w · x for the row blocks [b0, b1) and all columns

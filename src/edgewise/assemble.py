@@ -21,6 +21,7 @@ from edgewise.kv.api import KVCache
 from edgewise.kv.paged import token_bytes
 from edgewise.models import Loading, begin_model, read_spec
 from edgewise.models.api import Model, ModelSpec
+from edgewise.plan.applying import apply_measured
 from edgewise.text import load_template, load_tokenizer
 from edgewise.text.api import ChatTemplate, Tokenizer
 from edgewise.weights import open_checkpoint
@@ -85,6 +86,7 @@ def assemble(
     machine: Device = DEVICES.build(device, threads=threads) if isinstance(device, str) else device
     per_token = token_bytes(spec.layers, spec.kv_heads, spec.head_dim, dtype)
     pages = _pages(checkpoint, machine.info.memory_bytes, per_token, context, max_num_seqs, page_tokens, dtype)
+    apply_measured(machine)
     model, loading = begin_model(checkpoint, machine, context=context)
     milestone("weights being read")
     try:  # beside the reading: it leaves the interpreter to us

@@ -1,32 +1,27 @@
 """What each weight's inputs look like: a text run through the model layer by layer, with someone listening.
 
-The listener is a device around a device. It is told which weight has which name while the model is loaded, and sees
-every row that meets a weight. Only one layer's statistics are held at a time.
+The listener is a device around a device. It is told which weight has which name while a layer is loaded, and sees
+every row that meets a weight. Only one layer, and its statistics, are held at a time.
 """
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
-from itertools import count
 from typing import Any
 
 import numpy as np
 
 from edgewise.base import BadInput
-from edgewise.convert.passes import room, side_by_side
+from edgewise.convert.passes import ROWS, Walk
 from edgewise.convert.quantisers.api import Statistics
 from edgewise.kernels.api import Array, Device, Floats, Ints, Routing, Weight
 from edgewise.kernels.devices import DEVICES
-from edgewise.models.api import Batch, Model
-from edgewise.models.loading import CheckpointLoader, examine
+from edgewise.models.api import Loader
+from edgewise.models.loading import read_spec
 from edgewise.weights.api import Checkpoint
-from edgewise.weights.sources import SOURCES
 
 WINDOW = 512  # tokens of a sequence
 TOKENS = 8192  # of the text, at most
-BATCH = 2048  # tokens that go through a layer together
-HEAD_ROWS = 256  # whose logits are computed together
 
 
 class Moments:
@@ -66,8 +61,13 @@ class Listening:
         return getattr(self.inner, name)
 
     def name(self, name: str, weight: Weight) -> Weight:
-        self.names[id(weight)] = name
+        if weight is not None:
+            self.names[id(weight)] = name
         return weight
+
+    def begin(self) -> None:
+        """Forgets the layer before."""
+        self.names, self.moments = {}, {}
 
     def _note(self, x: Array, *weights: Weight) -> None:
         """Weights with one input share its sums."""
@@ -115,7 +115,7 @@ class Listening:
 class NamingLoader:
     """A models.api.Loader that tells a listener the name of every weight it loads."""
 
-    def __init__(self, inner: CheckpointLoader, device: Listening) -> None:
+    def __init__(self, inner: Loader, device: Listening) -> None:
         self.inner = inner
         self.device: Any = device
         self.dialect = inner.dialect
@@ -152,7 +152,7 @@ class Calibration:
         self.ids = np.asarray(ids, np.int32)[:TOKENS]
         self.hessian = hessian
         self.device = device
-        self._model: Model | None = None
+        self._walk: Walk | None = None
         self._held: dict[str, Statistics] = {}  # of layer self._layer
         self._layer = -1
 
@@ -163,51 +163,37 @@ class Calibration:
 
     def of(self, name: str) -> Statistics | None:
         """None when nobody saw that weight's inputs."""
-        model = self._loaded()
+        if self._walk is None:
+            self._begin()
+        assert self._walk is not None
         parts = name.split(".")
-        layer = int(parts[1]) if parts[0] == "layers" else model.spec.layers
+        layer = int(parts[1]) if parts[0] == "layers" else self._walk.spec.layers
         if layer < self._layer:
-            self._restart(model)
+            self._walk.close()
+            self._begin()
         while self._layer < layer:
-            self._advance(model)
+            self._advance(self._walk)
         return self._held.get(name)
 
-    def _loaded(self) -> Model:
-        if self._model is None:
-            member, spec, names = examine(self.checkpoint)
-            source = SOURCES.build("file", files=self.checkpoint.header().files)
-            try:
-                inner: Device = DEVICES.build(self.device, threads=None)
-                self._listening = Listening(inner, self.hessian)
-                loader = NamingLoader(CheckpointLoader(self.checkpoint, source, inner, names), self._listening)
-                self._model = member(spec, loader)
-                inner.filling().run()
-            finally:
-                source.close()
-            self._restart(self._model)
-        return self._model
-
-    def _restart(self, model: Model) -> None:
-        window = min(WINDOW, model.spec.context)
+    def _begin(self) -> None:
+        window = min(WINDOW, read_spec(self.checkpoint.header()).context)
         texts = [self.ids[at : at + window] for at in range(0, len(self.ids), window)]
-        kv = room(model.spec, self._listening.inner, [len(t) for t in texts])
-        per_batch, names = max(1, BATCH // window), count()
-        self._batches: list[Batch] = [
-            side_by_side(texts[at : at + per_batch], kv, names) for at in range(0, len(texts), per_batch)
-        ]
-        self._x = [model.embed(batch) for batch in self._batches]
-        self._held, self._layer = {}, -1
+        device = Listening(DEVICES.build(self.device, threads=None), self.hessian)
+        listening: Any = device
+        self._walk = Walk(self.checkpoint, texts, listening, wrap=lambda loader: NamingLoader(loader, device))
+        self._listening, self._held, self._layer = device, {}, -1
 
-    def _advance(self, model: Model) -> None:
+    def _advance(self, walk: Walk) -> None:
         """The next layer; after the last one, the head."""
         self._layer += 1
         self._held = {}
-        self._listening.moments = {}
-        for i, batch in enumerate(self._batches):
-            if self._layer < model.spec.layers:
-                self._x[i] = model.blocks(self._x[i], batch, [self._layer])
-            else:
+        self._listening.begin()
+        if self._layer < walk.spec.layers:
+            walk.step()
+        else:
+            for i, batch in enumerate(walk.batches):
                 rows = np.arange(0, len(batch.ids), 2, dtype=np.int32)  # neighbours say much the same
-                for piece in np.array_split(rows, -(-len(rows) // HEAD_ROWS)):
-                    model.head(self._x[i], replace(batch, outputs=piece))
+                for piece in np.array_split(rows, -(-len(rows) // ROWS)):
+                    walk.logits(i, piece)
+            walk.close()
         self._held = {name: moments.statistics for name, moments in self._listening.moments.items()}

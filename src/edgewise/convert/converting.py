@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from edgewise.base import BadInput, Unsupported
 from edgewise.convert.calibrating import Calibration
@@ -126,11 +127,16 @@ def identity(files: Sequence[Path]) -> str:
 
 def write_as_gguf(model: Described, order: Order, learn: Learn | None = None) -> Written:
     """A Hugging Face model as one GGUF file, tokenizer included."""
-    tensors = as_gguf(model)
-    mix = order.mix or _closest(tensors)
-    metadata = settled(model.spec, gguf_metadata(model.spec, model.header.name.rsplit("/", 1)[-1], mix))
-    metadata |= gguf_tokenizer(model.header, model.spec.vocab)
+    metadata, tensors = gguf_of(model, order.mix)
     return save_gguf(metadata, tensors, order, model.spec.layers, learn)
+
+
+def gguf_of(model: Described, mix: Mix | None) -> tuple[dict[str, Any], dict[str, Rows]]:
+    """Metadata and tensors of the GGUF file that says what a Hugging Face directory does."""
+    tensors = as_gguf(model)
+    metadata = settled(model.spec, gguf_metadata(model.spec, model.header.name.rsplit("/", 1)[-1],
+                                                 mix or _closest(tensors)))
+    return metadata | gguf_tokenizer(model.header, model.spec.vocab), tensors
 
 
 def _closest(tensors: Mapping[str, Rows]) -> Mix | None:
@@ -155,18 +161,23 @@ def _write_as_hf(model: Described, order: Order) -> Written:
 
 def _requantise(checkpoint: Checkpoint, source: Source, order: Order, text: str | None) -> Written:
     """GGUF to GGUF: names, order and metadata stay; any architecture, known here or not."""
-    header = checkpoint.header()
-    tensors: dict[str, Rows] = {name: StoredRows(checkpoint.info(name), source) for name in checkpoint.names()}
-    metadata = {key: value for key, value in header.config.items() if not key.startswith("split.")}
+    metadata, tensors = stored_gguf(checkpoint, source)
     if order.mix is not None:
         metadata["general.file_type"] = order.mix.file_type
         metadata["general.quantization_version"] = QUANTIZATION_VERSION
-    layers = header.config.get(f"{header.architecture}.block_count")
+    layers = metadata.get(f"{checkpoint.header().architecture}.block_count")
     notices: list[str] = []
     learnt = learn(checkpoint, lambda: describe(checkpoint, source), order, text, notices)
     written = save_gguf(metadata, tensors, order, layers if isinstance(layers, int) else 0, learnt)
     written.notices.extend(notices)
     return written
+
+
+def stored_gguf(checkpoint: Checkpoint, source: Source) -> tuple[dict[str, Any], dict[str, Rows]]:
+    """Metadata and tensors of a GGUF file as they are, a split set taken as one."""
+    tensors: dict[str, Rows] = {name: StoredRows(checkpoint.info(name), source) for name in checkpoint.names()}
+    config = checkpoint.header().config
+    return {key: value for key, value in config.items() if not key.startswith("split.")}, tensors
 
 
 def _recast(checkpoint: Checkpoint, source: Source, order: Order) -> Written:

@@ -1,10 +1,10 @@
 """Facts about this machine, read from Linux's own files. Every reader returns None where the kernel tells nothing."""
 
 import os
-import platform
 from pathlib import Path
 
 from edgewise.base.limits import cgroups, meminfo, memory_limit_bytes, read
+from edgewise.plan.probe import caches, cpu_flags, cpu_model
 
 __all__ = [
     "caches", "cgroups", "cpu_flags", "cpu_model", "cpu_quota", "cpus", "huge_pages", "meminfo", "memory_limit_bytes",
@@ -30,30 +30,6 @@ def cpu_quota() -> float | None:
         if quota_us and period_us and int(quota_us) > 0:
             return int(quota_us) / int(period_us)
     return None
-
-
-def cpu_model() -> str:
-    for line in (read(Path("/proc/cpuinfo")) or "").splitlines():
-        if line.startswith(("model name", "Model", "Hardware")):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def cpu_flags() -> set[str]:
-    for line in (read(Path("/proc/cpuinfo")) or "").splitlines():
-        if line.startswith(("flags", "Features")):
-            return set(line.partition(":")[2].split())
-    return set()
-
-
-def caches() -> dict[str, str]:
-    """Cache sizes seen by CPU 0, for example {"L1d": "32K", "L3": "32768K"}."""
-    found = {}
-    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        kind = (read(folder / "type") or "")[:1].lower()
-        suffix = kind if kind in ("d", "i") else ""
-        found[f"L{read(folder / 'level')}{suffix}"] = read(folder / "size") or "?"
-    return found
 
 
 def huge_pages() -> str | None:

@@ -18,6 +18,7 @@ from edgewise.base import BadInput
 from edgewise.base.limits import memory_bytes
 from edgewise.kernels import formats
 from edgewise.kernels.api import Array, DeviceInfo, Ints, Place, ReadAt, Routing, Weight
+from edgewise.kernels.choices import Known, nothing_known
 
 DIRECT = ("F32", "F16", "BF16", "Q4_0", "Q8_0", "Q4_K", "Q6_K", *formats.OWN)  # formats that compute from their blocks
 CHUNK_BYTES = 8 << 20  # of the file in flight while a weight is repacked
@@ -35,6 +36,11 @@ class CpuDevice(_native.CpuCore):
         self.info = DeviceInfo("cpu", self.isa, self.threads, memory_bytes())
         self.notes: list[str] = []  # what a user should know about this load
         self._jobs: list[tuple[Any, Place]] = []  # loads put off
+        self.known: Known = nothing_known  # what was measured on this machine
+
+    def consult(self, known: Known) -> None:
+        """From now on, where kernels with equal results compete, the one that `known` names is taken."""
+        self.known = known
 
     def load(
         self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None, place: Place | None = None

@@ -2,15 +2,20 @@
 
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from edgewise.base import BadInput, Incompatible
+from edgewise.convert.auto import Row
+from edgewise.convert.choosing import convert_auto, ladder_of
 from edgewise.convert.converting import convert
 from edgewise.convert.writing import Written
 from edgewise.serve.hub import locate
-from edgewise.serve.options import Json, human, read_text
+from edgewise.serve.options import Json, human, read_text, table
 from edgewise.serve.progress import bar
 
 Out = Annotated[Path, typer.Option("--out", "-o", "--outfile", help="a .gguf file, or a folder for safetensors")]
@@ -19,6 +24,13 @@ Pure = Annotated[bool, typer.Option("--pure", help="every matrix in the same for
 Calibrate = Annotated[
     Path | None,
     typer.Option("--calibrate", help="a UTF-8 text to learn from what weights meet [gptq, awq: Python's own library]"),
+]
+MaxLoss = Annotated[
+    str | None, typer.Option("--max-loss", help="with -q auto: perplexity that may be lost on the held-out text [1%]")
+]
+HeldOut = Annotated[
+    Path | None,
+    typer.Option("--held-out", help="with -q auto: the text to measure on [the end of --calibrate, or the library]"),
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="replace an output that exists")]
 
@@ -34,14 +46,21 @@ def command(
             "-q",
             "--outtype",
             help="f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q4_k_m, q4_k_s, q3_k_m, q3_k_s, q2_k, q4_0, q4_1, q5_0, "
-            "q5_1 [default: the formats that are stored]",
+            "q5_1; auto or auto:q3_k_s,q4_k_s,...: the fewest bits within --max-loss [default: the formats that are "
+            "stored]",
         ),
     ] = None,
     quantiser: Annotated[
-        str,
-        typer.Option("--quantiser", help="how weights are narrowed: rtn, rtn:clip=True, hqq, awq, gptq, or none"),
-    ] = "rtn",
+        str | None,
+        typer.Option(
+            "--quantiser",
+            help="how weights are narrowed: rtn, rtn:clip=True, hqq, awq, gptq, or none [rtn; with -q auto: "
+            "gptq:act_order=True]",
+        ),
+    ] = None,
     calibrate: Calibrate = None,
+    max_loss: MaxLoss = None,
+    held_out: HeldOut = None,
     pure: Pure = False,
     force: Force = False,
     as_json: Json = False,
@@ -51,21 +70,61 @@ def command(
     An interrupted conversion keeps its finished tensors beside the output; the same command goes on from them.
     """
     words = None if calibrate is None else read_text(calibrate)
+    ladder = None if quant is None else ladder_of(quant)
+    if ladder is None:
+        if max_loss is not None or held_out is not None:
+            raise BadInput("--max-loss and --held-out belong to --quant auto; add it, or leave them out.")
+        with bar(f"{out.name}") as watch:
+            written = convert(
+                locate(model), out, to=to, quant=quant, quantiser=quantiser or "rtn", pure=pure, force=force,
+                watch=watch, calibrate=words,
+            )  # fmt: skip
+        report(written, as_json)
+        return
+    if pure:
+        raise Incompatible("--pure wants one format everywhere and --quant auto several; drop one of them.")
+    held = None if held_out is None else read_text(held_out)
     with bar(f"{out.name}") as watch:
-        written = convert(
-            locate(model), out, to=to, quant=quant, quantiser=quantiser, pure=pure, force=force, watch=watch,
-            calibrate=words,
+        written, rows, taken = convert_auto(
+            locate(model), out, ladder, max_loss=share("1%" if max_loss is None else max_loss), quantiser=quantiser,
+            calibrate=words, held_out=held, to=to, force=force, watch=watch, tell=tell,
         )  # fmt: skip
-    report(written, as_json)
+    if not as_json:
+        print(recipes(rows, taken))
+    report(written, as_json, recipes=[asdict(row) for row in rows], taken=taken.recipe)
 
 
-def report(written: Written, as_json: bool) -> None:
+def share(text: str) -> float:
+    """"1%" or "0.01" as a number."""
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        raise BadInput(f"--max-loss is '{text}'; write a percentage such as 1%, or a share such as 0.01.") from None
+
+
+def tell(words: str) -> None:
+    """One line of progress, when a person is watching."""
+    if sys.stderr.isatty():
+        print(words, file=sys.stderr)
+
+
+def recipes(rows: Sequence[Row], taken: Row) -> str:
+    """Every recipe that was measured, the one that was taken marked."""
+    head = ["recipe", "bits/weight", "bytes", "perplexity", "loss", ""]
+    body = [
+        [r.recipe, f"{r.bits:.2f}", f"{r.nbytes:,}", f"{r.perplexity:.4f}", f"{r.loss:+.2%}", "taken" * (r == taken)]
+        for r in rows
+    ]
+    return table([head, *body], set(range(1, 5)))
+
+
+def report(written: Written, as_json: bool, **more: Any) -> None:
     """What was written; notices go to standard error."""
     for notice in written.notices:
         print(f"edgewise: note: {notice}", file=sys.stderr)
     if as_json:
         facts = {"path": str(written.path), "bytes": written.nbytes, "weights": dict(written.formats)}
-        print(json.dumps({**facts, "notices": written.notices}, indent=1))
+        print(json.dumps({**facts, "notices": written.notices, **more}, indent=1))
         return
     total = sum(written.formats.values())
     shares = {fmt: 100 * count / total for fmt, count in written.formats.items()}

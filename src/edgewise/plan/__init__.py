@@ -1,0 +1,1 @@
+"""L6: measure, predict, choose. What is measured here decides about speed, never about a bit."""
