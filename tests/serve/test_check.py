@@ -1,4 +1,4 @@
-"""`edgewise check invariance`: passes on a sound device, fails with exit code 1 on one that is not."""
+"""`edgewise check`: passes on a sound device, fails with exit code 1 on one that is not."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgewise.kernels.devices import cpu
 from edgewise.kernels.devices.reference import ReferenceDevice, ReferenceWeight
 from edgewise.serve.cli import main
 from edgewise.testing.tiny import tiny_model
@@ -47,3 +48,31 @@ def test_no_model_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     err = capsys.readouterr().err
     assert err.startswith("edgewise: ")
     assert "Traceback" not in err
+
+
+def test_tables_are_equal(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "tables", str(folder), "--tokens", "24", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["tables"]
+    assert [row["isa"] for row in rows] == cpu.tables()[::-1]
+    assert all(row["equal"] and row["largest_difference"] == 0 for row in rows)
+    assert len({row["logits_hash"] for row in rows}) == 1
+
+
+def test_a_table_that_differs_is_found(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The negative control: one table adds a little."""
+    sound = cpu.CpuDevice.rms_norm
+
+    def sloppy(self: cpu.CpuDevice, x: Any, w: Any, eps: float) -> Any:
+        if self.isa == cpu.tables()[0]:
+            eps *= 1.5
+        return sound(self, x, w, eps)
+
+    if len(cpu.tables()) < 2:
+        pytest.skip("this CPU can run one kernel table only")
+    monkeypatch.setattr(cpu.CpuDevice, "rms_norm", sloppy)
+    assert main(["check", "tables", str(folder), "--tokens", "24"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith(cpu.tables()[0]) and lines[-1].endswith("differ")
+    assert all(line.endswith("equal") for line in lines[2:-1])

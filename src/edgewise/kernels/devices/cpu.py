@@ -25,14 +25,15 @@ CHUNK_BYTES = 8 << 20  # of the file in flight while a weight is repacked
 
 
 class CpuDevice(_native.CpuCore):
-    """threads: None takes the physical cores that this process may use. EDGEWISE_ISA forces a kernel table.
+    """threads: None takes the physical cores that this process may use. isa: a kernel table, one of tables(); else
+    EDGEWISE_ISA, else the best one.
 
     Verbs that are missing here are methods of the native class. Not usable in a child process after fork().
     """
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(self, threads: int | None = None, isa: str = "") -> None:
         chosen = _native.usable_cores() if threads is None else threads
-        super().__init__(chosen, os.environ.get("EDGEWISE_ISA", ""))
+        super().__init__(chosen, isa or os.environ.get("EDGEWISE_ISA", ""))
         self.info = DeviceInfo("cpu", self.isa, self.threads, memory_bytes())
         self.notes: list[str] = []  # what a user should know about this load
         self._jobs: list[tuple[Any, Place]] = []  # loads put off
@@ -94,6 +95,11 @@ class CpuDevice(_native.CpuCore):
 
     def __repr__(self) -> str:
         return f"CpuDevice(threads={self.threads})"
+
+
+def tables() -> list[str]:
+    """The kernel tables that this CPU can run, best last."""
+    return _native.runnable_isas()
 
 
 class CpuFilling:

@@ -11,14 +11,15 @@ import numpy as np
 import typer
 
 from edgewise.assemble import Assembly, assemble
-from edgewise.base import SeqId
+from edgewise.base import Request, SamplingParams, SeqId
 from edgewise.embedded import embedded_model
 from edgewise.engine.api import Runner, Work
 from edgewise.engine.runners import RUNNERS
 from edgewise.kernels.api import Floats
+from edgewise.kernels.devices import cpu
 from edgewise.kv import CACHES
 from edgewise.kv.api import KVCache
-from edgewise.serve.options import Json
+from edgewise.serve.options import Json, table
 
 command = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -98,6 +99,58 @@ def invariance(
     print(json.dumps(report, indent=1) if as_json else _say(report))
     if different:
         raise typer.Exit(1)
+
+
+@command.command()
+def tables(
+    model: Annotated[str | None, typer.Argument(help="as for run; none: the embedded one")] = None,
+    tokens: Annotated[int, typer.Option("--tokens", "-n", min=2, help="length of the sequence")] = 80,
+    as_json: Json = False,
+) -> None:
+    """Logits and greedy tokens of one sequence under every kernel table this CPU can run (EDGEWISE_ISA)."""
+    rows: list[dict[str, Any]] = []
+    first: tuple[Floats, list[int]] | None = None
+    name, count = "", tokens
+    for isa in reversed(cpu.tables()):
+        parts = assemble(embedded_model() if model is None else model, device=f"cpu:isa={isa}", max_num_seqs=1)
+        name, count = parts.header.name, min(tokens, parts.context // 2)
+        target = np.random.default_rng(0).integers(0, parts.spec.vocab, count).tolist()
+        case = Case(parts.device.info.threads, PAGES[0], 0, 1, 0)
+        got = compute(parts.runner, parts.kv, target, case, parts.spec.vocab)
+        parts.kv.close(SeqId(0))
+        said = _greedy(parts, target[: count // 2], count // 2)
+        first = first or (got, said)
+        rows.append({
+            "isa": isa, "logits_hash": hashlib.sha256(got.tobytes()).hexdigest()[:16],
+            "largest_difference": float(np.abs(got - first[0]).max()), "greedy_tokens_equal": said == first[1],
+            "equal": np.array_equal(got.view(np.uint32), first[0].view(np.uint32)) and said == first[1],
+        })  # fmt: skip
+        del parts
+    if as_json:
+        print(json.dumps({"model": name, "tokens": count, "tables": rows}, indent=1))
+    else:
+        head = ["table", "logits", "largest difference", "greedy tokens", "all bits"]
+        words = ("differ", "equal")
+        body = [
+            [
+                r["isa"], r["logits_hash"], f"{r['largest_difference']:.3g}", words[r["greedy_tokens_equal"]],
+                words[r["equal"]],
+            ]
+            for r in rows
+        ]
+        print(f"{name}: {count} rows of logits, {count // 2} greedy tokens")
+        print(table([head, *body]))
+    if not all(row["equal"] for row in rows):
+        raise typer.Exit(1)
+
+
+def _greedy(parts: Assembly, prompt: Sequence[int], count: int) -> list[int]:
+    params = SamplingParams(temperature=0, max_tokens=count, ignore_eos=True)
+    request = parts.engine.add(Request(tuple(prompt), params))
+    said: list[int] = []
+    while len(said) < count:
+        said += [token for event in parts.engine.step() if event.request_id == request for token in event.tokens]
+    return said
 
 
 def measure(parts: Assembly, threads: int, target: Sequence[int]) -> Iterator[tuple[Case, Floats]]:
