@@ -70,7 +70,7 @@ std::vector<std::string> runnable_isas() {
   constexpr uint32_t bf16 = 1u << 5;  // of leaf 7.1's EAX
   uint32_t a71 = 0;
   if (!__get_cpuid_count(7, 1, &a71, &b, &c, &d)) return names;
-  if ((c7 & bit_AVX512VBMI) && (a71 & bf16)) names.push_back("avx512_bf16");
+  if ((c7 & bit_AVX512VBMI) && (c7 & bit_GFNI) && (a71 & bf16)) names.push_back("avx512_bf16");
 #elif defined(__aarch64__)
   names.push_back("neon");
   const unsigned long can = getauxval(AT_HWCAP);

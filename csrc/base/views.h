@@ -13,6 +13,8 @@ constexpr int kGroup = 32;     // weights that share one activation scale
 constexpr int kColumns = 8;    // columns in a tile of activations
 constexpr int kSideRows = 5;   // rows of the side record, see QuantView
 constexpr int kSuper = 256;    // weights in a super-block of the K formats
+constexpr int kPairBytes = 256;  // of tables for 32 activations, see QuantView
+constexpr int kQuadBytes = 128;
 
 // Ranges of numbers of columns, each with its own tuning: 1, 2, 3-4, 5-8, 9-64, more.
 constexpr int kRanges = 6;
@@ -55,8 +57,11 @@ struct WeightView {
 };
 
 // How activations reach a weight: as floats (F32, F16), rounded to bfloat16 (BF16), or as int8 with one scale for 32
-// (Q4_0, Q8_0) or 256 (Q4_K, Q6_K) of them, or for a group of our own formats.
-enum class Grain : uint8_t { Float, Brain, Group, Super, Own32, Own64, Own128, Count };
+// (Q4_0, Q8_0) or 256 (Q4_K, Q6_K) of them, or for a group of our own formats. Near and Far ones keep the sums of table
+// lookup within a byte.
+enum class Grain : uint8_t {
+  Float, Brain, Group, Super, Own32, Own64, Own128, Near32, Near64, Near128, Far32, Far64, Far128, Count
+};
 
 // Activations in tiles of up to 8 columns. Floats: a tile of C columns is [k][C] floats; Brain: [k / 2][C] words of two
 // bfloat16, the last high half 0 where depth is odd. Both have no side record.
@@ -66,12 +71,16 @@ enum class Grain : uint8_t { Float, Brain, Group, Super, Own32, Own64, Own128, C
 //   0  the scale (float)              1  Group: -8 * sum. Super, even groups: sum of this and of the next, two int16
 //   2  Group: -128 * sum              3, 4  -32 * sum of the first and of the last 16
 // Own grains, in the record of their first 32, sums over the whole group: 0 the scale, 1 -sum, 2 -8 * sum, 3 -128 * sum,
-// 4 scale * sum (float).
+// 4 scale * sum (float). Near and Far grains: 3 sum of the negative ones.
+// Tables of the activations, or null where no kernel of this step looks up: 16 bytes for each index of four bits, in tiles
+// as above; inside a tile [run of 32][vector of four tables][column][64], pairs with 4 vectors a run and quads with 2.
 struct QuantView {
   int8_t* quants;
   int32_t* side;
   int64_t columns, groups;  // groups: of 32, the last one perhaps in part
   int64_t depth;            // activations in a column
+  uint8_t* pairs;
+  uint8_t* quads;
 };
 
 struct MatmulArgs {

@@ -91,6 +91,14 @@ void new_device(Device* self, int threads, const std::string& isa) {
   new (self) Device(threads, kernels);
 }
 
+void set_lookup(Device& device, const std::string& format, const std::vector<int64_t>& least_rows) {
+  const Kind kind = kind_of(format);
+  need(is_own(kind) && kind < Kind::Int8_32, "set_lookup: this format has no lookup kernel.");
+  need(least_rows.size() == size_t(kRanges), "set_lookup: six numbers of rows are needed.");
+  std::copy(least_rows.begin(), least_rows.end(), device.lookup_rows[size_t(kind)].begin());
+  device.allow_lookup(kind, std::any_of(least_rows.begin(), least_rows.end(), [](int64_t n) { return n != INT64_MAX; }));
+}
+
 Buffer upload(Device& device, const AnyArray& values) {
   need(values.ndim() >= 1 && values.ndim() <= 3, "upload: the array must have one to three dimensions.");
   const bool ints = values.dtype() == nb::dtype<int32_t>();
@@ -644,6 +652,7 @@ void bind_ops(nb::module_& m) {
       .def("__init__", &new_device, "threads"_a, "isa"_a)
       .def_prop_ro("isa", [](const Device& d) { return d.k.name; })
       .def_prop_ro("threads", [](const Device& d) { return d.team.threads(); })
+      .def("_set_lookup", &set_lookup, "format"_a, "least_rows"_a)
       .def("upload", &upload, "values"_a)
       .def("download", [](Device&, nb::handle x) { return view(x); }, "x"_a)
       .def("_new_weight", &new_weight, "rows"_a, "cols"_a, "format"_a)

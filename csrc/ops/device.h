@@ -12,6 +12,7 @@
 
 #include "base/memory.h"
 #include "base/pool.h"
+#include "ops/pack.h"
 #include "ops/table.h"
 #include "ops/tuning.h"
 
@@ -122,8 +123,8 @@ class Device;
 // The rows that enter matmuls, in every grain that the weights they meet ask for.
 class Activations {
  public:
-  Activations(int64_t columns, int64_t depth) : columns_(columns), depth_(depth) {}
-  void need(Kind kind);
+  Activations(const Device& device, int64_t columns, int64_t depth) : device_(device), columns_(columns), depth_(depth) {}
+  void need(const WeightView& w);
   bool reserve(Device& device);  // false: no memory
   // Takes groups [g0, g1) of one column from its floats; of the view that begins at column `first` and has `count`.
   void take(const Kernels& k, const float* row, int64_t column, int64_t g0, int64_t g1, int64_t first, int64_t count) const;
@@ -135,9 +136,12 @@ class Activations {
 
  private:
   QuantView view(Grain grain, int64_t first, int64_t count) const;
+  const Device& device_;
   int64_t columns_, depth_;
   bool needs_[int(Grain::Count)] = {};
+  int64_t rows_[int(Kind::Count)] = {};  // of the weights that are met
   Block memory_[int(Grain::Count)];
+  Block pairs_[int(Grain::Count)], quads_[int(Grain::Count)];  // tables for lookup, where it pays
 };
 
 // Fetches what a thread reads first, row block `block` of w, while it waits for what that is multiplied with.
@@ -166,7 +170,10 @@ class Timed {
 
 class Device {
  public:
-  Device(int threads, const Kernels* kernels) : team(threads), k(*kernels), cache(std::make_shared<BlockCache>()) {}
+  Device(int threads, const Kernels* kernels) : team(threads), k(*kernels), cache(std::make_shared<BlockCache>()) {
+    for (int i = 0; i < int(Kind::Count); ++i) grains[size_t(i)] = grain_of(Kind(i));
+    for (auto& of_kind : lookup_rows) of_kind.fill(INT64_MAX);
+  }
 
   Block scratch(size_t bytes) { return Block(cache, bytes ? bytes : 1); }
 
@@ -207,6 +214,19 @@ class Device {
     }, work < kWorthWaking);
   }
   static constexpr int64_t kWorthWaking = 1 << 15;
+
+  // The least rows from which table lookup beats dot products, by kind and by range of columns. It
+  // decides about speed only: both give the same bits, of the activations in grains[kind].
+  bool looks_up(Kind kind, int64_t columns, int64_t rows) const {
+    return rows >= lookup_rows[size_t(kind)][size_t(range_of(columns))];
+  }
+  // A grain for int4 in which lookup is possible is coarser, so it is a choice: for all numbers of rows and columns.
+  void allow_lookup(Kind kind, bool allowed) {
+    if (kind >= Kind::Int4_32 && kind <= Kind::Int4_128)
+      grains[size_t(kind)] = Grain(int(allowed ? Grain::Far32 : Grain::Own32) + int(kind) - int(Kind::Int4_32));
+  }
+  std::array<std::array<int64_t, kRanges>, size_t(Kind::Count)> lookup_rows;
+  std::array<Grain, size_t(Kind::Count)> grains;
 
   Team team;
   const Kernels& k;

@@ -7,7 +7,10 @@
 
 namespace edgewise {
 
-void Activations::need(Kind kind) { needs_[int(grain_of(kind))] = true; }
+void Activations::need(const WeightView& w) {
+  needs_[int(device_.grains[size_t(w.kind)])] = true;
+  rows_[int(w.kind)] += w.rows;
+}
 
 namespace {
 // Bytes that one column takes in a grain, without its side record.
@@ -24,6 +27,14 @@ bool Activations::reserve(Device& device) {
     memory_[g] = device.scratch(size_t(columns_ * column_bytes(Grain(g), depth_) + side));
     if (!memory_[g]) return false;
   }
+  for (int kind = int(Kind::Int1_32); kind <= int(Kind::Int4_128); ++kind) {
+    if (!rows_[kind] || !device.looks_up(Kind(kind), columns_, rows_[kind])) continue;
+    const int g = int(device.grains[size_t(kind)]);
+    const bool one = kind <= int(Kind::Int1_128), three = kind >= int(Kind::Int3_32) && kind <= int(Kind::Int3_128);
+    const size_t runs = size_t(columns_ * (depth_ / kGroup));
+    if (!one && !pairs_[g] && !(pairs_[g] = device.scratch(runs * kPairBytes))) return false;
+    if ((one || three) && !quads_[g] && !(quads_[g] = device.scratch(runs * kQuadBytes))) return false;
+  }
   return true;
 }
 
@@ -32,7 +43,10 @@ QuantView Activations::view(Grain grain, int64_t first, int64_t count) const {
   auto* quants = memory_[int(grain)].as<int8_t>();
   auto* side = has_side(grain) ? reinterpret_cast<int32_t*>(quants + (columns_ * bytes + 63) / 64 * 64) + first * groups * kSideRows
                                : nullptr;
-  return {quants + first * bytes, side, count, groups, depth_};
+  const Block &pairs = pairs_[int(grain)], &quads = quads_[int(grain)];
+  return {quants + first * bytes, side, count, groups, depth_,
+          pairs ? pairs.as<uint8_t>() + first * groups * kPairBytes : nullptr,
+          quads ? quads.as<uint8_t>() + first * groups * kQuadBytes : nullptr};
 }
 
 void Activations::take(const Kernels& k, const float* row, int64_t column, int64_t g0, int64_t g1, int64_t first,
@@ -43,7 +57,8 @@ void Activations::take(const Kernels& k, const float* row, int64_t column, int64
 
 MatmulArgs Activations::args(const Target& target, int64_t first, int64_t count) const {
   const WeightView& w = target.w->view;
-  return {w, view(grain_of(w.kind), first, count), &target.w->tuning(count), count, target.out, w.rows, target.bias, target.add};
+  return {w, view(device_.grains[size_t(w.kind)], first, count), &target.w->tuning(count), count, target.out, w.rows, target.bias,
+          target.add};
 }
 
 void expect(const WeightView& w, int64_t block) {
@@ -73,10 +88,10 @@ bool idle(const Tuning& t, const Worker& me) { return t.threads && me.index >= t
 bool Device::linears(const float* x, int64_t n, int64_t depth, const float* norm, float eps,
                      const std::vector<Target>& targets) {
   const Timed timed(meter.on, meter.verbs_ns);
-  Activations rows(n, depth);
+  Activations rows(*this, n, depth);
   int64_t panels = 0, work = 0;
   for (const Target& t : targets) {
-    rows.need(t.w->view.kind);
+    rows.need(t.w->view);
     panels += panels_of(*t.w);
     work += n * depth * t.w->view.rows;
     t.w->tunings->count(n);
@@ -134,10 +149,10 @@ bool Device::ffn(const float* x, int64_t n, const float* norm, float eps, const 
                  const Target& down, Act act) {
   const Timed timed(meter.on, meter.verbs_ns);
   const int64_t depth = gate.w->view.cols, width = gate.w->view.rows;
-  Activations rows(n, depth), hidden(n, width);
-  rows.need(gate.w->view.kind);
-  rows.need(up.w->view.kind);
-  hidden.need(down.w->view.kind);
+  Activations rows(*this, n, depth), hidden(*this, n, width);
+  rows.need(gate.w->view);
+  rows.need(up.w->view);
+  hidden.need(down.w->view);
   Block normed, gates = scratch(size_t(n * width) * 4), ups = scratch(size_t(n * width) * 4);
   if (norm) normed = scratch(size_t(n * depth) * 4);
   if (!rows.reserve(*this) || !hidden.reserve(*this) || (norm && !normed) || !gates || !ups) return false;

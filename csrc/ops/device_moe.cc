@@ -67,10 +67,10 @@ bool Device::moe(const float* x, int64_t rows, const int32_t* ids, const float* 
   // An expert's rows are a view of their own: columns [first, first + count) of these. A lone token's experts share one.
   const bool lone = rows == 1 && int64_t(busy.size()) == slots;
   const int64_t entering = lone ? 1 : slots;
-  Activations in(entering, dim), mid(slots, ffn);
-  in.need(g0.kind);
-  in.need(up.members[0]->view.kind);
-  mid.need(d0.kind);
+  Activations in(*this, entering, dim), mid(*this, slots, ffn);
+  in.need(g0);
+  in.need(up.members[0]->view);
+  mid.need(d0);
   Block gates = scratch(size_t(slots * ffn) * 4), ups = scratch(size_t(slots * ffn) * 4),
         parts = scratch(size_t(slots * dim) * 4);
   if (!in.reserve(*this) || !mid.reserve(*this) || !gates || !ups || !parts) return false;

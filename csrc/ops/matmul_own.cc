@@ -114,11 +114,22 @@ struct Dot {
 
 }  // namespace
 
-void matmul_int1(const MatmulArgs& args, int64_t b0, int64_t b1) { matmul<Dot<Int1>>(args, b0, b1); }
-void matmul_ternary(const MatmulArgs& args, int64_t b0, int64_t b1) { matmul<Dot<Ternary>>(args, b0, b1); }
-void matmul_int2(const MatmulArgs& args, int64_t b0, int64_t b1) { matmul<Dot<Int2>>(args, b0, b1); }
-void matmul_int3(const MatmulArgs& args, int64_t b0, int64_t b1) { matmul<Dot<Int3>>(args, b0, b1); }
-void matmul_int4(const MatmulArgs& args, int64_t b0, int64_t b1) { matmul<Dot<Int4>>(args, b0, b1); }
+// Where the device has made tables of the activations, they are looked up instead (matmul_lut.cc): the same bits.
+void matmul_int1(const MatmulArgs& args, int64_t b0, int64_t b1) {
+  args.q.quads ? lookup_int1(args, b0, b1) : matmul<Dot<Int1>>(args, b0, b1);
+}
+void matmul_ternary(const MatmulArgs& args, int64_t b0, int64_t b1) {
+  args.q.pairs ? lookup_ternary(args, b0, b1) : matmul<Dot<Ternary>>(args, b0, b1);
+}
+void matmul_int2(const MatmulArgs& args, int64_t b0, int64_t b1) {
+  args.q.pairs ? lookup_int2(args, b0, b1) : matmul<Dot<Int2>>(args, b0, b1);
+}
+void matmul_int3(const MatmulArgs& args, int64_t b0, int64_t b1) {
+  args.q.pairs && args.q.quads ? lookup_int3(args, b0, b1) : matmul<Dot<Int3>>(args, b0, b1);
+}
+void matmul_int4(const MatmulArgs& args, int64_t b0, int64_t b1) {
+  args.q.pairs ? lookup_int4(args, b0, b1) : matmul<Dot<Int4>>(args, b0, b1);
+}
 void matmul_int8(const MatmulArgs& args, int64_t b0, int64_t b1) { matmul<Dot<Int8>>(args, b0, b1); }
 
 }  // namespace edgewise::EDGEWISE_NS

@@ -259,7 +259,10 @@ bool is_quantised(Kind kind) { return int(kind) >= int(Kind::Q4_0); }
 Grain grain_of(Kind kind) {
   if (kind == Kind::BF16) return Grain::Brain;
   if (!is_quantised(kind)) return Grain::Float;
-  if (is_own(kind)) return Grain(int(Grain::Own32) + (int(kind) - int(Kind::Int1_32)) % 3);
+  if (is_own(kind)) {
+    const Grain first = kind >= Kind::Int4_32 ? Grain::Own32 : Grain::Near32;
+    return Grain(int(first) + (int(kind) - int(Kind::Int1_32)) % 3);
+  }
   return kind == Kind::Q4_K || kind == Kind::Q6_K ? Grain::Super : Grain::Group;
 }
 
@@ -267,10 +270,10 @@ int64_t grain_weights(Grain grain) {
   switch (grain) {
     case Grain::Group: return kGroup;
     case Grain::Super: return kSuper;
-    case Grain::Own32: return 32;
-    case Grain::Own64: return 64;
-    case Grain::Own128: return 128;
-    default: return 1;
+    case Grain::Float:
+    case Grain::Brain:
+    case Grain::Count: return 1;
+    default: return 32 << (int(grain) - int(Grain::Own32)) % 3;
   }
 }
 

@@ -74,41 +74,98 @@ void quantise_super(const float* x, const QuantView& q, int64_t column, int64_t 
 
 namespace {
 
-template <int group>
+// How far a group's activations may reach: to 127; or as far as table lookup can go, where the sum of the sizes of two
+// activations whose codes share a byte is at most 85 (3 * 85 = 255, an entry's largest span): 8 or 16 places apart.
+enum class Reach { Peak = 0, Near = 8, Far = 16 };
+
+template <Reach reach>
+EW_INLINE V reach_of(const float* x) {  // of 32 activations
+  if constexpr (reach == Reach::Peak) return vmax(vabs(vload(x)), vabs(vload(x + kLanes)));
+  else if constexpr (reach == Reach::Far) return vadd(vabs(vload(x)), vabs(vload(x + kLanes)));
+  else return vmax(vadd(vabs(vloadn(x, 8)), vabs(vloadn(x + 8, 8))), vadd(vabs(vloadn(x + 16, 8)), vabs(vloadn(x + 24, 8))));
+}
+
+// Four tables: entry e of table j is the sum of those of v[0..3] (at place j of each) that e has bits for, less the least
+// such sum, `least`.
+EW_INLINE void put_tables(uint8_t* to, const B* v, B least) {
+  alignas(64) static constexpr uint8_t kBits[4][16] = {
+      {0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255},
+      {0, 0, 255, 255, 0, 0, 255, 255, 0, 0, 255, 255, 0, 0, 255, 255},
+      {0, 0, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0, 255, 255, 255, 255},
+      {0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255}};
+  B sum = subs(same(0), least);
+  for (int i = 0; i < 4; ++i) sum = adds(sum, ands(v[i], bload16(kBits[i])));
+  bstore(to, sum);
+}
+
+// Codes of two bits: sums of code * activation for the two that share a nibble. x: 32 activations; `step` apart.
+template <Reach reach>
+EW_INLINE void put_pairs(const int8_t* x, uint8_t* to, int64_t stride) {
+  for (int i = 0; i < 4; ++i, to += stride) {
+    const int8_t* at = reach == Reach::Far ? x + 4 * i : x + 16 * (i % 2) + 4 * (i / 2);
+    const B a = spread(at), b = spread(at + int(reach)), least = adds(below0(a), below0(b));
+    const B v[4] = {a, adds(a, a), b, adds(b, b)};
+    put_tables(to, v, adds(adds(least, least), least));
+  }
+}
+// Single bits: sums of four activations.
+EW_INLINE void put_quads(const int8_t* x, uint8_t* to, int64_t stride) {
+  for (int i = 0; i < 2; ++i, x += 16, to += stride) {
+    const B v[4] = {spread(x), spread(x + 4), spread(x + 8), spread(x + 12)};
+    put_tables(to, v, adds(adds(below0(v[0]), below0(v[1])), adds(below0(v[2]), below0(v[3]))));
+  }
+}
+
+template <Reach reach, int group>
 EW_INLINE void quantise_own(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1) {
+  constexpr float kMost = reach == Reach::Peak ? 127.0f : 84.0f;  // rounding adds up to a half to each of two
   const Tile tile = tile_of(q, column);
-  const int64_t width = tile.width;
+  const int64_t width = tile.width, first = column / kColumns * kColumns;
   for (int64_t g = g0; g < g1; g += group / kGroup) {
     V peaks = vzero();
-    for (int i = 0; i < group; i += kLanes) peaks = vmax(peaks, vabs(vload(x + g * kGroup + i)));
-    const float peak = vmaxall(peaks), scale = peak / 127.0f;
-    const V inverse = vset(inverse_of(peak));
-    int32_t sum = 0;
+    for (int i = 0; i < group; i += kGroup) peaks = vmax(peaks, reach_of<reach>(x + g * kGroup + i));
+    const float peak = vmaxall(peaks), scale = peak / kMost;
+    const V inverse = vset(peak > 1e-30f ? kMost / peak : 0.0f);
+    I sum = iset(0), size = iset(0);
     for (int64_t h = g; h < g + group / kGroup; ++h) {
-      int32_t low, high;
-      narrow(x + h * kGroup, inverse, tile.quants + h * width * kGroup, &low, &high);
-      sum += low + high;
+      int8_t* to = tile.quants + h * width * kGroup;
+      for (int i = 0; i < kGroup; i += kLanes) {
+        const V y = vmul(vload(x + h * kGroup + i), inverse);
+        const I n = rounded(y);
+        istore_i8(to + i, n);
+        sum = iadd(sum, n);
+        if constexpr (reach != Reach::Peak) size = iadd(size, rounded(vabs(y)));
+      }
+      const int64_t run = first * q.groups + h * width;
+      if (reach != Reach::Peak && q.pairs) put_pairs<reach>(to, q.pairs + run * kPairBytes + (column - first) * 64, width * 64);
+      if (reach == Reach::Near && q.quads) put_quads(to, q.quads + run * kQuadBytes + (column - first) * 64, width * 64);
     }
     int32_t* record = tile.side + g * width * kSideRows;
-    const float whole = scale * float(sum);
+    const int32_t total = isum(sum);
+    const float whole = scale * float(total);
     memcpy(record, &scale, 4);
-    record[width] = -sum;
-    record[2 * width] = -8 * sum;
-    record[3 * width] = -128 * sum;
+    record[width] = -total;
+    record[2 * width] = -8 * total;
+    record[3 * width] = reach == Reach::Peak ? -128 * total : (total - isum(size)) / 2;
     memcpy(record + 4 * width, &whole, 4);
   }
 }
 
 }  // namespace
 
-void quantise_own32(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1) {
-  quantise_own<32>(x, q, column, g0, g1);
-}
-void quantise_own64(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1) {
-  quantise_own<64>(x, q, column, g0, g1);
-}
-void quantise_own128(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1) {
-  quantise_own<128>(x, q, column, g0, g1);
-}
+#define EW_OWN(name, reach, group)                                                                              \
+  void quantise_##name##group(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1) {     \
+    quantise_own<Reach::reach, group>(x, q, column, g0, g1);                                                    \
+  }
+EW_OWN(peak, Peak, 32)
+EW_OWN(peak, Peak, 64)
+EW_OWN(peak, Peak, 128)
+EW_OWN(near, Near, 32)
+EW_OWN(near, Near, 64)
+EW_OWN(near, Near, 128)
+EW_OWN(far, Far, 32)
+EW_OWN(far, Far, 64)
+EW_OWN(far, Far, 128)
+#undef EW_OWN
 
 }  // namespace edgewise::EDGEWISE_NS

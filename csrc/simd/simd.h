@@ -22,3 +22,4 @@
 #include "simd/scalar.h"
 #endif
 #include "simd/brain.h"
+#include "simd/lookup.h"

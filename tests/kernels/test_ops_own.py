@@ -26,17 +26,6 @@ def reader(stored: np.ndarray) -> Callable[[int, int], np.ndarray]:
     return lambda offset, nbytes: flat[offset : offset + nbytes]
 
 
-def random_rows(fmt: str, rows: int, cols: int, rng: np.random.Generator) -> np.ndarray:
-    """Stored rows in which every code occurs, with sane steps."""
-    spec = formats.find(fmt)
-    raw = rng.integers(0, 256, (rows * cols // spec.block, spec.layout.itemsize), dtype=np.uint8)
-    b = raw.reshape(-1).view(spec.layout)
-    b["d"] = rng.normal(size=len(b)) * 0.02
-    if spec.affine:
-        b["m"] = rng.normal(size=len(b)) * 0.02
-    return raw.reshape(rows, -1)
-
-
 @pytest.mark.parametrize("fmt", NAMES)
 @pytest.mark.parametrize("isa", ISAS)
 def test_equals_twin(isa: str, fmt: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +34,7 @@ def test_equals_twin(isa: str, fmt: str, monkeypatch: pytest.MonkeyPatch) -> Non
     for rows, groups in ((1, 1), (16, 2), (37, 3), (50, 5)):
         rng = np.random.default_rng(rows)
         cols = groups * spec.block
-        stored = random_rows(fmt, rows, cols, rng)
+        stored = twins.random_own_blocks(fmt, rows, cols, rng)
         w = dev.load((rows, cols), fmt, reader(stored))
         assert (w.shape, w.format) == ((rows, cols), fmt)
         values = formats.dequantize(fmt, stored, rows * cols).reshape(rows, cols)
@@ -64,7 +53,7 @@ def test_equals_twin(isa: str, fmt: str, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_threads_bias_residual_and_rows(fmt: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(5)
     rows, cols = 150, 256
-    stored = random_rows(fmt, rows, cols, rng)
+    stored = twins.random_own_blocks(fmt, rows, cols, rng)
     x = rng.normal(size=(21, cols)).astype(np.float32)
     bias, add = rng.normal(size=rows).astype(np.float32), rng.normal(size=(21, rows)).astype(np.float32)
     want = (twins.matmul_own(fmt, stored, x) + bias) + add
@@ -86,7 +75,7 @@ def test_feed_forward_equals_its_steps(fmt: str) -> None:
     dim, hidden = 256, 384
     dev = CpuDevice(3)
     shapes = ((hidden, dim), (hidden, dim), (dim, hidden))
-    load = [dev.load(shape, fmt, reader(random_rows(fmt, *shape, rng))) for shape in shapes]
+    load = [dev.load(shape, fmt, reader(twins.random_own_blocks(fmt, *shape, rng))) for shape in shapes]
     for n in (1, 7, 20):
         x = dev.upload(rng.normal(size=(n, dim)).astype(np.float32))
         steps = dev.linear(dev.act_mul(dev.linear(x, load[0]), dev.linear(x, load[1]), "silu"), load[2])
@@ -94,5 +83,5 @@ def test_feed_forward_equals_its_steps(fmt: str) -> None:
 
 
 def test_a_short_name_loads_its_default_group() -> None:
-    stored = random_rows("int4:group=128", 20, 256, np.random.default_rng(0))
+    stored = twins.random_own_blocks("int4:group=128", 20, 256, np.random.default_rng(0))
     assert CpuDevice(1).load((20, 256), "int4", reader(stored)).format == "int4:group=128"

@@ -97,13 +97,22 @@ def dequantise(fmt: str, stored: U8, cols: int) -> Any:
     return (q.reshape(rows, -1, 16) * d).reshape(rows, cols)
 
 
-def quantise_activations(x: F32, group: int) -> tuple[npt.NDArray[np.int64], F32]:
-    """Int8 values (n, cols) and scales (n, cols / group), as the kernels make them; group is 32 or 256."""
+def quantise_activations(x: F32, group: int, step: int = 0) -> tuple[npt.NDArray[np.int64], F32]:
+    """Int8 values (n, cols) and scales (n, cols / group), as the kernels make them.
+
+    step: 0 lets values reach 127; 8 or 16 lets the sizes of two values `step` apart, in runs of twice as many, sum to
+    85 at most.
+    """
     g = x.reshape(len(x), -1, group)
-    peak = np.abs(g).max(-1)
-    scale = (peak / np.float32(127)).astype(np.float32)
+    most = np.float32(84 if step else 127)
+    if step:
+        pairs = np.abs(g).reshape(*g.shape[:2], -1, 2, step)
+        peak = (pairs[..., 0, :] + pairs[..., 1, :]).max((-1, -2))
+    else:
+        peak = np.abs(g).max(-1)
+    scale = (peak / most).astype(np.float32)
     with np.errstate(divide="ignore", over="ignore"):
-        inverse = np.where(peak > np.float32(1e-30), np.float32(127) / peak, np.float32(0)).astype(np.float32)
+        inverse = np.where(peak > np.float32(1e-30), most / peak, np.float32(0)).astype(np.float32)
     return np.rint(g * inverse[..., None]).astype(np.int64).reshape(x.shape), scale
 
 
@@ -127,8 +136,58 @@ def matmul_quantised(fmt: str, stored: U8, x: F32) -> F32:
     return acc
 
 
-def matmul_own(fmt: str, stored: U8, x: F32) -> F32:
-    """x @ w.T for our own formats: int32 per group, one fused multiply-add, one more for the offset if any."""
+def random_own_blocks(fmt: str, rows: int, cols: int, rng: np.random.Generator) -> U8:
+    """Stored rows of one of our own formats in which every code occurs, with sane steps."""
+    spec: Any = formats.find(fmt)
+    raw = rng.integers(0, 256, (rows * cols // spec.block, spec.layout.itemsize), dtype=np.uint8)
+    b = raw.reshape(-1).view(spec.layout)
+    b["d"] = rng.normal(size=len(b)) * 0.02
+    if spec.affine:
+        b["m"] = rng.normal(size=len(b)) * 0.02
+    return raw.reshape(rows, -1)
+
+
+def pair_step(bits: int) -> int:
+    """How far apart the weights are whose codes share a byte's half or, at 4 bits, a byte: what lookup tables pair."""
+    return {8: 0, 4: 16}.get(bits, 8)
+
+
+def lookup_sums(codes: npt.NDArray[np.int64], values: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.int64]:
+    """codes (rows, 32) times values (32) as table lookup computes it: entries of tables are bytes, indices have 4 bits.
+
+    Codes are unsigned. A table of pairs serves two codes' low or high two bits, a table of quads four single bits.
+    Raises ValueError when an entry does not fit a byte.
+    """
+    entry = np.arange(16)
+    total = np.zeros(len(codes), np.int64)
+
+    def look(places: list[int], weights: npt.NDArray[np.int64], part: npt.NDArray[np.int64], width: int) -> None:
+        sums: npt.NDArray[np.int64] = weights.T @ values[places]
+        table = sums - sums.min()
+        if table.max() > 255:
+            raise ValueError(f"An entry of {table.max()} does not fit a byte.")
+        index = sum(part[:, k] << (width * i) for i, k in enumerate(places))
+        total[:] += (table[index] + sums.min()) << shift
+
+    two = np.stack([entry & 3, entry >> 2])
+    one = np.stack([entry >> i & 1 for i in range(4)])
+    step = pair_step(bits)
+    if bits > 1:
+        for shift in (0, 2) if bits == 4 else (0,):
+            for k in range(32):
+                if k // step % 2 == 0:
+                    look([k, k + step], two, codes >> shift & 3, 2)
+    if bits % 2:
+        shift = bits - 1
+        for k in (*range(4), *range(16, 20)):
+            look([k, k + 4, k + 8, k + 12], one, codes >> shift & 1, 1)
+    return total
+
+
+def matmul_own(fmt: str, stored: U8, x: F32, lookup: bool = False) -> F32:
+    """x @ w.T for our own formats: int32 per group, one fused multiply-add, one more for the offset if any.
+
+    lookup: int4 with activations that tables can hold; narrower formats always have such."""
     spec: Any = formats.find(fmt)
     n, cols = x.shape
     rows, groups = len(stored), cols // spec.block
@@ -137,7 +196,7 @@ def matmul_own(fmt: str, stored: U8, x: F32) -> F32:
     times = 2 if spec.bits == 1 else 1  # int1 counts in halves
     q = (times * (spec.codes(b) - zero)).astype(np.int64).reshape(rows, groups, spec.block)
     d = b["d"].astype(np.float32).reshape(rows, groups)
-    xq, xs = quantise_activations(x, spec.block)
+    xq, xs = quantise_activations(x, spec.block, pair_step(spec.bits) if lookup or spec.bits < 4 else 0)
     acc = np.zeros((n, rows), np.float32)
     for g in range(groups):
         v = xq[:, g * spec.block : (g + 1) * spec.block]

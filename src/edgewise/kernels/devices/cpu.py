@@ -8,6 +8,7 @@ Status: kept
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from edgewise import _native
 from edgewise.base import BadInput
 from edgewise.base.limits import memory_bytes
-from edgewise.kernels import formats
+from edgewise.kernels import formats, lookup
 from edgewise.kernels.api import Array, DeviceInfo, Ints, Place, ReadAt, Routing, Weight
 from edgewise.kernels.choices import Known, nothing_known
 
@@ -38,10 +39,16 @@ class CpuDevice(_native.CpuCore):
         self.notes: list[str] = []  # what a user should know about this load
         self._jobs: list[tuple[Any, Place]] = []  # loads put off
         self.known: Known = nothing_known  # what was measured on this machine
+        if self.isa in lookup.USUAL:
+            for fmt in lookup.FORMATS:
+                self.set_lookup(fmt, lookup.usual(self.isa, fmt))
 
     def consult(self, known: Known) -> None:
         """From now on, where kernels with equal results compete, the one that `known` names is taken."""
         self.known = known
+        for fmt in lookup.FORMATS:
+            if (least := lookup.least_rows(known, fmt)) is not None:
+                self.set_lookup(fmt, least)
 
     def load(
         self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None, place: Place | None = None
@@ -79,6 +86,14 @@ class CpuDevice(_native.CpuCore):
     def filling(self) -> "CpuFilling":
         jobs, self._jobs = self._jobs, []
         return CpuFilling(self, jobs)
+
+    def set_lookup(self, fmt: str, least_rows: Sequence[int | None]) -> None:
+        """From how many rows on weights of a format are multiplied by table lookup, for each range of columns
+        (choices.RANGES). None: never. The rows of all weights that meet the same activations count together.
+
+        Speed changes and bits do not, but for int4: allowing lookup anywhere rounds its activations coarser everywhere.
+        """
+        self._set_lookup(formats.find(fmt).name, [sys.maxsize if n is None else n for n in least_rows])
 
     def top_k(self, logits: Array, k: int, kind: str, renormalise: bool) -> Routing:
         return Routing(*self._top_k(logits, k, kind, renormalise))
