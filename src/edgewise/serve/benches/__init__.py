@@ -5,5 +5,6 @@ from edgewise.base import Catalog
 # The first one is what `edgewise bench` runs without a name.
 BENCHES = Catalog("bench", __name__, {
     "speed": ".speed:measure_speed",
+    "lookup": ".lookup:measure_lookup",
     "shadow": ".shadow:measure_shadow",
 })  # fmt: skip
