@@ -83,6 +83,8 @@ CASES = {
     ),
     "olmo2": Case("olmo2"),
     "olmo2-mha-linear": Case("olmo2", {"num_key_value_heads": 3, "rope_scaling": {"type": "linear", "factor": 2.0}}),
+    "bitnet": Case("bitnet"),
+    "bitnet-silu": Case("bitnet", {"hidden_act": "silu", "num_key_value_heads": 3}),
     "smollm3": Case("smollm3"),
     "smollm3-windows": Case(
         "smollm3",

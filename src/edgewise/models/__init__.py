@@ -14,6 +14,7 @@ MODELS = Catalog("model", __name__, {
     "phi3": ".phi3:Phi3",
     "olmo2": ".olmo2:Olmo2",
     "smollm3": ".smollm3:SmolLM3",
+    "bitnet": ".bitnet:BitNet",
     "mixtral": ".mixtral:Mixtral",
     "qwen2_moe": ".qwen2_moe:Qwen2Moe",
     "qwen2moe": ".qwen2_moe:Qwen2Moe",

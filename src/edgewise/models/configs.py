@@ -151,12 +151,14 @@ class Config:
             raise BadInput(f"'{self.label(key)}' in {self.where} must be true or false but is {value!r}.")
         return value
 
-    def activation(self, *keys: str, default: str) -> str:
-        """The device's name for the activation; Unsupported by name when there is none."""
+    def activation(self, *keys: str, default: str, more: Sequence[str] = ()) -> str:
+        """The device's name for the activation, or one of `more`; Unsupported by name when there is none."""
         for key in keys:
             name = self.get(key)
             if name is None:
                 continue
+            if isinstance(name, str) and name in more:
+                return name
             if not isinstance(name, str) or name not in ACTIVATIONS:
                 raise Unsupported(f"'{key}' in {self.where} is {name!r}. Known: {', '.join(sorted(ACTIVATIONS))}.")
             return ACTIVATIONS[name]

@@ -51,6 +51,7 @@ class Attention:
     bias: q, k and v have biases; out_bias: the output projection has one.
     qk_norm: None, "head" (each head by itself) or "whole" (all heads together).
     fused: q, k and v are one stored tensor. interleaved: the file's q and k rows are permuted (GGUF, llama family).
+    sub_norm: a norm before the output projection.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Attention:
         norm_plus: float = 0.0,
         fused: bool = False,
         interleaved: bool = False,
+        sub_norm: bool = False,
     ) -> None:
         at, head = f"layers.{layer}.", spec.head_dim
         sizes = {"q": spec.heads * head, "k": spec.kv_heads * head, "v": spec.kv_heads * head}
@@ -91,6 +93,7 @@ class Attention:
                 parts[name] = Linear(load, f"{at}{name}", (size, spec.dim), bias=bias, rows=order)
         self.q, self.k, self.v = parts["q"], parts["k"], parts["v"]
         self.o = Linear(load, f"{at}o", (spec.dim, sizes["q"]), bias=out_bias)
+        self.sub_norm = load.vector(f"{at}attn_sub_norm", sizes["q"]) if sub_norm else None
         self.q_norm = self.k_norm = None
         if qk_norm is not None:
             whole = qk_norm == "whole"
@@ -108,7 +111,10 @@ class Attention:
             norm=norm, q_norm=self.q_norm, k_norm=self.k_norm, eps=self.eps,
             positions=batch.positions, table=table, head_dim=self.spec.head_dim,
         )  # fmt: skip
-        return self.o.run(device, batch.kv.attend(self.spec, q, k, v, batch.plan), add)
+        y = batch.kv.attend(self.spec, q, k, v, batch.plan)
+        if self.sub_norm is not None:
+            y = device.rms_norm(y, self.sub_norm, self.eps)
+        return self.o.run(device, y, add)
 
 
 class DenseFfn:
@@ -135,6 +141,29 @@ class DenseFfn:
             x, gate.weight, up.weight, down.weight, self.act, gate_bias=gate.bias, up_bias=up.bias,
             down_bias=down.bias, norm=norm, eps=self.eps, add=add,
         )  # fmt: skip
+
+
+class SubNormFfn:
+    """down(norm(act(gate(x)) * up(x))). act: a device's, or "relu2", the square of relu."""
+
+    def __init__(self, load: Loader, spec: ModelSpec, layer: int) -> None:
+        at, shape = f"layers.{layer}.", (spec.ffn_dim, spec.dim)
+        self.gate = Linear(load, f"{at}gate", shape)
+        self.up = Linear(load, f"{at}up", shape)
+        self.down = Linear(load, f"{at}down", (spec.dim, spec.ffn_dim))
+        self.norm = load.vector(f"{at}ffn_sub_norm", spec.ffn_dim)
+        self.act: str = spec.extra["act"]
+        self.eps = spec.eps
+
+    def run(self, device: Device, x: Array, norm: Array | None, batch: Batch, add: Array | None = None) -> Array:
+        if norm is not None:
+            x = device.rms_norm(x, norm, self.eps)
+        gate, y = self.gate.run(device, x), self.up.run(device, x)
+        if self.act == "relu2":
+            y = device.act_mul(gate, device.act_mul(gate, y, "relu"), "relu")
+        else:
+            y = device.act_mul(gate, y, self.act)
+        return self.down.run(device, device.rms_norm(y, self.norm, self.eps), add)
 
 
 class MoeFfn:
@@ -202,7 +231,7 @@ class Block:
         spec: ModelSpec,
         layer: int,
         attention: Attention,
-        ffn: DenseFfn | MoeFfn,
+        ffn: DenseFfn | SubNormFfn | MoeFfn,
         *,
         norms: Sequence[str] = ("attn_norm", "ffn_norm"),
         norm_plus: float = 0.0,

@@ -18,6 +18,7 @@ from edgewise.models.api import Model, ModelSpec, Rope
 from edgewise.models.configs import Config
 from edgewise.models.names import Names
 from edgewise.models.ropes import RopeSettings, RopeTable
+from edgewise.models.ternary import PER_BYTE, PackedTernary, is_packed_ternary
 from edgewise.weights.api import Checkpoint, Header, Source, TensorInfo
 from edgewise.weights.sources import SOURCES
 
@@ -78,8 +79,22 @@ class CheckpointLoader:
     def weight(self, name: str, shape: tuple[int, ...], rows: Ints | None = None, stored_rows: int = 0) -> Weight:
         """A linear weight (out, in). `rows` picks or permutes rows of the stored tensor, which has `stored_rows` of
         them (0: as many as `shape`); a contiguous run is read by offset, the rest of the tensor is not touched."""
+        packed = self._packed(name, (stored_rows or shape[0], shape[-1]))
+        if packed is not None:
+            return packed.load(self.device, rows) if self.source is not None else None
         info = self._info(name, (stored_rows or shape[0], *shape[1:]))
         return self._part(info, shape, rows, 0, stored_rows or shape[0])
+
+    def _packed(self, name: str, shape: tuple[int, int]) -> PackedTernary | None:
+        """The weight as BitNet packs it, when the checkpoint has it so."""
+        stored, header = self.names.find(name), self.checkpoint.header()
+        if stored is None or self.checkpoint.info(stored).format != "U8":
+            return None
+        if not is_packed_ternary(header.config.get("quantization_config"), header.name):
+            return None
+        info = self._info(name, (shape[0] // PER_BYTE, shape[1]))
+        factor = float(self._values(self._info(f"{name}.scale", (1,)), 1)[0])
+        return PackedTernary(info, shape, factor, header, self._read(info, 0, info.extent.nbytes))
 
     def _part(self, info: TensorInfo, shape: Sequence[int], rows: Ints | None, first: int, of: int) -> Weight:
         """Rows of the matrix that begins `first` bytes into a tensor and has `of` rows in all."""

@@ -3,7 +3,7 @@
 Canonical names: embed, norm, head, rope_freqs, rope_short, rope_long, and below `layers.N.`: attn_norm, q, k, v, qkv,
 o, q_norm, k_norm, attn_post_norm, ffn_norm, gate, up, gate_up, down, ffn_post_norm, router, experts.gate (all experts
 in one tensor), expert.E.gate (one of them), the same of up and down, experts.gate_up, shared_gate, shared.gate,
-shared.up, shared.down; `.bias` may follow a linear layer's.
+shared.up, shared.down; `.bias` may follow a linear layer's, and `.scale` (one number) where its weights are packed.
 An architecture that departs from a table says so in its own file (`hf_names`, `gguf_names`).
 """
 
@@ -105,8 +105,8 @@ class Names:
         index: dict[str, str] = {}
         parts = name.split(".")
         suffix = "weight"
-        if parts[-1] == "bias":
-            suffix = parts.pop()
+        if parts[-1] in ("bias", "scale"):
+            suffix = {"bias": "bias", "scale": "weight_scale"}[parts.pop()]
         if parts[0] == "layers":
             index["i"], parts = parts[1], parts[2:]
         if parts[0] == "expert":  # expert.E.gate

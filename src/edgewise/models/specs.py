@@ -1,6 +1,6 @@
 """From settings to a ModelSpec: what every architecture reads the same way, in one place."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,20 +8,28 @@ from edgewise.base import BadInput, Unsupported
 from edgewise.models.api import ModelSpec
 from edgewise.models.configs import MOST_LAYERS, Config, single
 from edgewise.models.ropes import RopeSettings
+from edgewise.models.ternary import is_packed_ternary
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 def decoder_spec(
-    config: Config, context: int | None = None, *, theta: float = 10000.0, tied: bool = False
+    config: Config,
+    context: int | None = None,
+    *,
+    theta: float = 10000.0,
+    tied: bool = False,
+    activations: Sequence[str] = (),
 ) -> ModelSpec:
     """The settings all decoders share. theta, tied: what the architecture means when the file does not say.
+
+    activations: that the architecture computes itself, beside those every device has.
 
     `extra` gets: act (the device's name), ropes (layer type → RopeSettings), and the optional factors attn_scale,
     embed_scale, residual_scale, logit_scale, logit_softcap, attn_softcap where the settings have them.
     """
     packed = config.get("quantization_config") if config.dialect == "hf" else None
-    if packed is not None:
+    if packed is not None and not is_packed_ternary(packed, config.where):
         method = packed.get("quant_method") if isinstance(packed, Mapping) else packed
         raise Unsupported(
             f"'quantization_config' in {config.where} says the weights are packed by {str(method)[:40]!r}, which "
@@ -45,7 +53,7 @@ def decoder_spec(
         raise Unsupported(f"{config.where} has keys of {head_dim} columns but values of {config.count('value_dim')}.")
     trained = config.count("max_position_embeddings", 2048)
     ropes = rope_settings(config, head_dim, theta, trained)
-    activation = config.activation("hidden_act", "hidden_activation", default="silu")
+    activation = config.activation("hidden_act", "hidden_activation", default="silu", more=activations)
     logits_scaling = config.number("logits_scaling")
     extra: dict[str, Any] = {
         "act": activation,

@@ -48,6 +48,7 @@ ARCHITECTURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "phi3": ("Phi3ForCausalLM", {"original_max_position_embeddings": 512}),
     "olmo2": ("Olmo2ForCausalLM", {}),
     "smollm3": ("SmolLM3ForCausalLM", {"num_hidden_layers": 4, "tie_word_embeddings": True}),
+    "bitnet": ("BitNetForCausalLM", {"hidden_act": "relu2"}),
     "mixtral": ("MixtralForCausalLM", {"num_local_experts": 4, "num_experts_per_tok": 2}),
     "qwen2_moe": (
         "Qwen2MoeForCausalLM",
@@ -72,6 +73,9 @@ def _layer(kind: str, c: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ..
             if kind in ("qwen2", "qwen2_moe") or c.get("attention_bias"):
                 yield f"self_attn.{name}.bias", (rows,)
     yield "self_attn.o_proj.weight", (dim, q)
+    if kind == "bitnet":
+        yield "self_attn.attn_sub_norm.weight", (q,)
+        yield "mlp.ffn_sub_norm.weight", (c["intermediate_size"],)
     if c.get("attention_bias"):
         yield "self_attn.o_proj.bias", (dim,)
     if kind in ("qwen3", "qwen3_moe", "gemma3_text"):
