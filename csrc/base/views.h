@@ -9,9 +9,11 @@ namespace edgewise {
 
 constexpr int kLanes = 16;     // output rows in a row block; float lanes of every reduction
 constexpr int kPanel = 2;      // row blocks of a weight that lie interleaved
-constexpr int kGroup = 32;     // weights that share one activation scale
+constexpr int kGroup = 32;     // weights in a group, the unit that activations are laid out in
 constexpr int kColumns = 8;    // columns in a tile of activations
 constexpr int kSideRows = 5;   // rows of the side record, see QuantView
+constexpr int kSpan = 4;       // groups that share a scale in the Wide grain, but for powers of two
+constexpr int kWideRows = 1 + 2 * kSpan;  // rows of its side record
 constexpr int kSuper = 256;    // weights in a super-block of the K formats
 constexpr int kPairBytes = 256;  // of tables for 32 activations, see QuantView
 constexpr int kQuadBytes = 128;
@@ -57,10 +59,10 @@ struct WeightView {
 };
 
 // How activations reach a weight: as floats (F32, F16), rounded to bfloat16 (BF16), or as int8 with one scale for 32
-// (Q4_0, Q8_0) or 256 (Q4_K, Q6_K) of them, or for a group of our own formats. Near and Far ones keep the sums of table
+// (Q8_0), 128 (Q4_0) or 256 (Q4_K, Q6_K) of them, or for a group of our own formats. Near and Far ones keep the sums of table
 // lookup within a byte.
 enum class Grain : uint8_t {
-  Float, Brain, Group, Super, Own32, Own64, Own128, Near32, Near64, Near128, Far32, Far64, Far128, Count
+  Float, Brain, Group, Wide, Super, Own32, Own64, Own128, Near32, Near64, Near128, Far32, Far64, Far128, Count
 };
 
 // Activations in tiles of up to 8 columns. Floats: a tile of C columns is [k][C] floats; Brain: [k / 2][C] words of two
@@ -68,8 +70,10 @@ enum class Grain : uint8_t {
 // Quantised to int8: tile t starts at quants + t * 8 * groups * 32; inside a tile
 // of C columns: [group of 32][column][32]. The side record of a group holds [kSideRows][C] words; sums are over the
 // quantised values of the group:
-//   0  the scale (float)              1  Group: -8 * sum. Super, even groups: sum of this and of the next, two int16
-//   2  Group: -128 * sum              3, 4  -32 * sum of the first and of the last 16
+//   0  the scale (float)              1  Super, even groups: sum of this and of the next, two int16
+//   2  Group: -128 * sum              3, 4  Super: -32 * sum of the first and of the last 16
+// Wide: a record of kWideRows for kSpan groups (the last ones may be fewer): 0 the scale; of group i: 1 + 2i -8 * sum,
+// 2 + 2i how far its dot products are shifted left.
 // Own grains, in the record of their first 32, sums over the whole group: 0 the scale, 1 -sum, 2 -8 * sum, 3 -128 * sum,
 // 4 scale * sum (float). Near and Far grains: 3 sum of the negative ones.
 // Tables of the activations, or null where no kernel of this step looks up: 16 bytes for each index of four bits, in tiles

@@ -24,7 +24,7 @@ extern const Kernels kernels;
 const Kernels kernels = {
     EW_NAME,
     kWideRegisters,
-    {arrange_floats, arrange_brains, quantise, quantise_super,
+    {arrange_floats, arrange_brains, quantise, quantise_wide, quantise_super,
      quantise_peak32, quantise_peak64, quantise_peak128, quantise_near32, quantise_near64, quantise_near128,
      quantise_far32, quantise_far64, quantise_far128},
     {matmul_f32, matmul_f16, matmul_bf16, matmul_q4_0, matmul_q8_0, matmul_q4_k, matmul_q6_k,

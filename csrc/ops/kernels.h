@@ -8,6 +8,7 @@ namespace edgewise::EDGEWISE_NS {
 void arrange_floats(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1);
 void arrange_brains(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1);
 void quantise(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1);
+void quantise_wide(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1);
 void quantise_super(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1);
 void quantise_peak32(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1);
 void quantise_peak64(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1);

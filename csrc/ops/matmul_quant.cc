@@ -1,5 +1,6 @@
 // Quantised matmul: lane = output row. For each row an exact int32 dot product over a group of 32 weights (Q4_0, Q8_0)
-// or a super-block of 256 (Q4_K, Q6_K, their inner scales included), then one fused multiply-add (Q4_K: two), in order.
+// or a super-block of 256 (Q4_K, Q6_K, their inner scales included), then one fused multiply-add (Q4_K: two), in order; Q4_0
+// adds up four groups with one for each, and these sums with one more.
 // Any number of columns, any ISA and any split of the rows gives the same bits.
 #include "ops/kernels.h"
 #include "simd/simd.h"
@@ -10,27 +11,41 @@ namespace {
 EW_INLINE float as_float(int32_t bits) { return bits_to_float(uint32_t(bits)); }
 
 // A unit is what one block holds of kUnitGroups groups: kHead bytes, then vectors of 64 bytes (4 for each of 16 rows).
-// The unit functions work on R blocks of a panel of W, starting with block `at`; vector i of block r lies here:
+// A step takes kStepUnits units and as many groups of activations, whose side records have kStepRows rows, for R blocks of
+// a panel of W, starting with block `at`. Vector i of block r lies here:
 template <class Format, int W>
 EW_INLINE const uint8_t* vector_of(const uint8_t* w, int i, int r) {
   return w + Format::kHead * W + (i * W + r) * 64;
 }
 
+// The unit that comes `ahead` bytes later, into the second-level cache; 0: none.
+template <class Format, int W>
+EW_INLINE void fetch_unit(const uint8_t* w, int ahead) {
+  if (!ahead) return;
+  for (int i = 0; i < W * Format::kUnitBytes; i += 64) __builtin_prefetch(w + ahead + i, 0, 2);
+}
+
 // Two groups: 2 x 16 half scales; then vector v of 4 of a group holds for every row the quads (4 consecutive weights)
-// v in the low and v + 4 in the high nibbles.
+// v in the low and v + 4 in the high nibbles. A step is two units, whose activations share their scale: it multiplies once
+// for all four groups, because multiplications take the ports that dot products need.
 struct Q4_0 {
-  static constexpr int kUnitGroups = 2, kUnitBytes = 576, kHead = 64;
+  static constexpr int kUnitGroups = 2, kUnitBytes = 576, kHead = 64, kStepUnits = 2, kStepRows = kWideRows;
 
   template <int R, int C, int W>
-  EW_INLINE void unit(const uint8_t* w, int at, int groups, const int8_t* x, const int32_t* side, int width, V (*acc)[C]) {
+  EW_INLINE void step(const uint8_t* w, int at, int groups, const int8_t* x, const int32_t* side, int width, int ahead,
+                      V (*acc)[C]) {
+    V inner[R][C];
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < C; ++c) inner[r][c] = vzero();
     for (int g = 0; g < groups; ++g) {
+      if (g % 2 == 0) fetch_unit<Q4_0, W>(w, ahead);
       I s[R][C];
       for (int r = 0; r < R; ++r)
-        for (int c = 0; c < C; ++c) s[r][c] = iset(side[width + c]);
+        for (int c = 0; c < C; ++c) s[r][c] = iset(side[(1 + 2 * g) * width + c]);
       for (int v = 0; v < 4; ++v) {
         B low[R], high[R];
         for (int r = 0; r < R; ++r) {
-          const B both = bload(vector_of<Q4_0, W>(w, 4 * g + v, at + r));
+          const B both = bload(vector_of<Q4_0, W>(w, 4 * (g % 2) + v, at + r));
           low[r] = band(both, 15);
           high[r] = bshr<4>(both, 15);
         }
@@ -41,22 +56,28 @@ struct Q4_0 {
         }
       }
       for (int r = 0; r < R; ++r) {
-        const V dw = vload_f16((const uint16_t*)(w + (at + r) * kHead) + g * kLanes);
+        const V dw = vload_f16((const uint16_t*)(w + (at + r) * kHead) + g % 2 * kLanes);
         for (int c = 0; c < C; ++c)
-          acc[r][c] = vfma(vfrom(s[r][c]), vmul(dw, vset(as_float(side[c]))), acc[r][c]);
+          inner[r][c] = vfma(vfrom(ishl_by(s[r][c], side[(2 + 2 * g) * width + c])), dw, inner[r][c]);
       }
       x += width * kGroup;
-      side += width * kSideRows;
+      w += g % 2 * W * kUnitBytes;
+    }
+    for (int c = 0; c < C; ++c) {
+      const V dx = vset(as_float(side[c]));
+      for (int r = 0; r < R; ++r) acc[r][c] = vfma(inner[r][c], dx, acc[r][c]);
     }
   }
 };
 
 // Two groups: 2 x 16 half scales; then one vector a quad, weights + 128.
 struct Q8_0 {
-  static constexpr int kUnitGroups = 2, kUnitBytes = 1088, kHead = 64;
+  static constexpr int kUnitGroups = 2, kUnitBytes = 1088, kHead = 64, kStepUnits = 1, kStepRows = 2 * kSideRows;
 
   template <int R, int C, int W>
-  EW_INLINE void unit(const uint8_t* w, int at, int groups, const int8_t* x, const int32_t* side, int width, V (*acc)[C]) {
+  EW_INLINE void step(const uint8_t* w, int at, int groups, const int8_t* x, const int32_t* side, int width, int ahead,
+                      V (*acc)[C]) {
+    fetch_unit<Q8_0, W>(w, ahead);
     for (int g = 0; g < groups; ++g) {
       I s[R][C];
       for (int r = 0; r < R; ++r)
@@ -83,7 +104,7 @@ struct Q8_0 {
 // A super-block of 256: half d, half dmin, the twelve 6-bit-scale bytes of the file's block (each for 16 rows); then 8
 // vectors for every two groups: the low nibbles are the first group, the high ones the second.
 struct Q4_K {
-  static constexpr int kUnitGroups = 8, kUnitBytes = 2304, kHead = 256;
+  static constexpr int kUnitGroups = 8, kUnitBytes = 2304, kHead = 256, kStepUnits = 1, kStepRows = 8 * kSideRows;
 
   template <int R, int C, int W, int odd>
   EW_INLINE void group(const uint8_t* w, int at, int pair, const I* scale, const int8_t* x, I (*total)[C]) {
@@ -120,7 +141,9 @@ struct Q4_K {
   }
 
   template <int R, int C, int W>
-  EW_INLINE void unit(const uint8_t* w, int at, int, const int8_t* x, const int32_t* side, int width, V (*acc)[C]) {
+  EW_INLINE void step(const uint8_t* w, int at, int, const int8_t* x, const int32_t* side, int width, int ahead,
+                      V (*acc)[C]) {
+    fetch_unit<Q4_K, W>(w, ahead);
     // The minimums first: it reads the whole head in order, and leaves the registers to the dot products.
     I scale[R][8];
     for (int r = 0; r < R; ++r) {
@@ -161,7 +184,7 @@ struct Q4_K {
 // vector h belong to quad 4h + i) and 4 of low nibbles (quads v and v + 4). Scales lie beside their quants because they
 // are needed one group at a time: going back to a head for them would break the stream.
 struct Q6_K {
-  static constexpr int kUnitGroups = 8, kUnitBytes = 3360, kHead = 32, kRecord = 416;
+  static constexpr int kUnitGroups = 8, kUnitBytes = 3360, kHead = 32, kRecord = 416, kStepUnits = 1, kStepRows = 8 * kSideRows;
 
   template <int W>
   EW_INLINE const uint8_t* scales_of(const uint8_t* w, int g, int r) { return w + W * kHead + g * W * kRecord + r * 32; }
@@ -216,7 +239,9 @@ struct Q6_K {
   }
 
   template <int R, int C, int W>
-  EW_INLINE void unit(const uint8_t* w, int at, int, const int8_t* x, const int32_t* side, int width, V (*acc)[C]) {
+  EW_INLINE void step(const uint8_t* w, int at, int, const int8_t* x, const int32_t* side, int width, int ahead,
+                      V (*acc)[C]) {
+    fetch_unit<Q6_K, W>(w, ahead);
     I total[R][C];
     for (int r = 0; r < R; ++r)
       for (int c = 0; c < C; ++c) total[r][c] = iset(0);
@@ -297,21 +322,20 @@ void tile(const MatmulArgs& a, int64_t panel, int at, int64_t column, const uint
     for (int c = 0; c < C; ++c) acc[r][c] = vzero();
     for (int c = 0; c < D; ++c) more[r][c] = vzero();
   }
-  const auto unit = [&](int count) __attribute__((always_inline)) {
-    if (w < fetch)
-      for (int i = 0; i < W * Format::kUnitBytes; i += 64) __builtin_prefetch(w + ahead + i, 0, 2);
-    Format::template unit<R, C, W>(w, at, count, x, side, width, acc);
-    if constexpr (D > 0) Format::template unit<R, D, W>(w, at, count, x + C * kGroup, side + C, width, more);
+  constexpr int kGroups = Format::kStepUnits * Format::kUnitGroups, kBytes = W * Format::kStepUnits * Format::kUnitBytes;
+  const auto step = [&](int count) __attribute__((always_inline)) {
+    Format::template step<R, C, W>(w, at, count, x, side, width, w < fetch ? ahead : 0, acc);
+    if constexpr (D > 0) Format::template step<R, D, W>(w, at, count, x + C * kGroup, side + C, width, 0, more);
   };
   int64_t left = groups;
-  for (; left >= Format::kUnitGroups; left -= Format::kUnitGroups) {
-    unit(Format::kUnitGroups);
-    w += W * Format::kUnitBytes;
-    x += Format::kUnitGroups * width * kGroup;
-    side += Format::kUnitGroups * width * kSideRows;
+  for (; left >= kGroups; left -= kGroups) {
+    step(kGroups);
+    w += kBytes;
+    x += kGroups * width * kGroup;
+    side += Format::kStepRows * width;
   }
   if constexpr (Format::kUnitGroups == 2)
-    if (left) unit(int(left));
+    if (left) step(int(left));
   for (int r = 0; r < R; ++r) {
     store<C>(a, panel * kPanel + at + r, column, acc[r]);
     if constexpr (D > 0) store<D>(a, panel * kPanel + at + r, column + C, more[r]);

@@ -263,12 +263,14 @@ Grain grain_of(Kind kind) {
     const Grain first = kind >= Kind::Int4_32 ? Grain::Own32 : Grain::Near32;
     return Grain(int(first) + (int(kind) - int(Kind::Int1_32)) % 3);
   }
+  if (kind == Kind::Q4_0) return Grain::Wide;
   return kind == Kind::Q4_K || kind == Kind::Q6_K ? Grain::Super : Grain::Group;
 }
 
 int64_t grain_weights(Grain grain) {
   switch (grain) {
     case Grain::Group: return kGroup;
+    case Grain::Wide: return kSpan * kGroup;
     case Grain::Super: return kSuper;
     case Grain::Float:
     case Grain::Brain:

@@ -1,4 +1,4 @@
-// Activations to int8: per column and group of 32 or 256 (or of our own formats), scale = max|x| / 127, round to nearest even.
+// Activations to int8: per column and 32, 128 or 256 of them (or a group of our own formats), scale = max|x| / 127, round to nearest even.
 #include "ops/kernels.h"
 #include "simd/simd.h"
 
@@ -22,7 +22,15 @@ EW_INLINE Tile tile_of(const QuantView& q, int64_t column) {
 
 EW_INLINE float inverse_of(float peak) { return peak > 1e-30f ? 127.0f / peak : 0.0f; }
 
-// Writes the 32 values and the sums of their halves.
+// Writes 32 values; their sum.
+EW_INLINE int32_t narrow(const float* x, V inverse, int8_t* to) {
+  const I a = rounded(vmul(vload(x), inverse)), b = rounded(vmul(vload(x + kLanes), inverse));
+  istore_i8(to, a);
+  istore_i8(to + kLanes, b);
+  return isum(iadd(a, b));
+}
+
+// The same with the sums of both halves.
 EW_INLINE void narrow(const float* x, V inverse, int8_t* to, int32_t* low, int32_t* high) {
   const I a = rounded(vmul(vload(x), inverse)), b = rounded(vmul(vload(x + kLanes), inverse));
   istore_i8(to, a);
@@ -39,14 +47,37 @@ void quantise(const float* x, const QuantView& q, int64_t column, int64_t g0, in
   for (int64_t g = g0; g < g1; ++g) {
     const float peak = vmaxall(vmax(vabs(vload(x + g * kGroup)), vabs(vload(x + g * kGroup + kLanes))));
     const float scale = peak / 127.0f;
-    int32_t low, high;
-    narrow(x + g * kGroup, vset(inverse_of(peak)), tile.quants + g * width * kGroup, &low, &high);
     int32_t* record = tile.side + g * width * kSideRows;
     memcpy(record, &scale, 4);
-    record[width] = -8 * (low + high);
-    record[2 * width] = -128 * (low + high);
-    record[3 * width] = -32 * low;
-    record[4 * width] = -32 * high;
+    record[2 * width] = -128 * narrow(x + g * kGroup, vset(inverse_of(peak)), tile.quants + g * width * kGroup);
+  }
+}
+
+// A span's scale comes from its largest value, a group's is a power of two finer: up to 2^kFiner, as far as its own largest
+// value allows. Sums are scaled up to the finest, so that a span needs one multiplication by 2^-kFiner times its scale.
+void quantise_wide(const float* x, const QuantView& q, int64_t column, int64_t g0, int64_t g1) {
+  constexpr int kFiner = 15;
+  const Tile tile = tile_of(q, column);
+  const int64_t width = tile.width;
+  for (int64_t g = g0; g < g1; g += kSpan) {
+    const int count = int(g + kSpan < g1 ? kSpan : g1 - g);
+    const float* row = x + g * kGroup;
+    float peaks[kSpan], peak = 0;
+    for (int i = 0; i < count; ++i) {
+      peaks[i] = vmaxall(vmax(vabs(vload(row + i * kGroup)), vabs(vload(row + i * kGroup + kLanes))));
+      peak = peaks[i] > peak ? peaks[i] : peak;
+    }
+    const float inverse = inverse_of(peak), scale = peak / 127.0f * (1.0f / (1 << kFiner));
+    int32_t* record = tile.side + g / kSpan * kWideRows * width;
+    memcpy(record, &scale, 4);
+    for (int i = 0; i < count; ++i) {
+      // how often its largest value can be doubled: positive floats are in the order of their bits
+      const int32_t doublings = (int32_t(float_to_bits(peak)) - int32_t(float_to_bits(peaks[i]))) >> 23;
+      const int finer = doublings < 0 ? 0 : doublings < kFiner ? doublings : kFiner;  // < 0: NaN
+      const V times = vset(inverse * float(1 << finer));
+      record[(1 + 2 * i) * width] = -8 * narrow(row + i * kGroup, times, tile.quants + (g + i) * width * kGroup);
+      record[(2 + 2 * i) * width] = kFiner - finer;
+    }
   }
 }
 

@@ -74,6 +74,7 @@ EW_INLINE I iadd(I x, I y) { return {_mm512_add_epi32(x.a, y.a)}; }
 EW_INLINE I isub(I x, I y) { return {_mm512_sub_epi32(x.a, y.a)}; }
 EW_INLINE I imul(I x, I y) { return {_mm512_mullo_epi32(x.a, y.a)}; }
 template <int n> EW_INLINE I ishl(I x) { return {_mm512_slli_epi32(x.a, n)}; }
+EW_INLINE I ishl_by(I x, int32_t n) { return {_mm512_sllv_epi32(x.a, _mm512_set1_epi32(n))}; }
 template <int n> EW_INLINE I ishr(I x) { return {_mm512_srli_epi32(x.a, n)}; }
 EW_INLINE I iand(I x, int32_t m) { return {_mm512_and_si512(x.a, _mm512_set1_epi32(m))}; }
 EW_INLINE I ior(I x, I y) { return {_mm512_or_si512(x.a, y.a)}; }

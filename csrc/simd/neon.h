@@ -111,6 +111,7 @@ template <int n> EW_INLINE int32x4_t right(int32x4_t x) {  // zeros come in
   return vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(x), n));
 }
 template <int n> EW_INLINE I ishl(I x) { return EW_WITH(vshlq_n_s32, n); }
+EW_INLINE I ishl_by(I x, int32_t n) { return EW_WITH(vshlq_s32, vdupq_n_s32(n)); }
 template <int n> EW_INLINE I ishr(I x) { return EW_ONE(right<n>); }
 EW_INLINE I iand(I x, int32_t m) { return EW_WITH(vandq_s32, vdupq_n_s32(m)); }
 EW_INLINE I ior(I x, I y) { return EW_TWO(vorrq_s32); }

@@ -78,6 +78,7 @@ EW_INLINE I iadd(I a, I b) { EW_EACH a.i[j] = int32_t(uint32_t(a.i[j]) + uint32_
 EW_INLINE I isub(I a, I b) { EW_EACH a.i[j] = int32_t(uint32_t(a.i[j]) - uint32_t(b.i[j])); return a; }
 EW_INLINE I imul(I a, I b) { EW_EACH a.i[j] = int32_t(uint32_t(a.i[j]) * uint32_t(b.i[j])); return a; }
 template <int n> EW_INLINE I ishl(I a) { EW_EACH a.i[j] = int32_t(uint32_t(a.i[j]) << n); return a; }
+EW_INLINE I ishl_by(I a, int32_t n) { EW_EACH a.i[j] = int32_t(uint32_t(a.i[j]) << n); return a; }
 template <int n> EW_INLINE I ishr(I a) { EW_EACH a.i[j] = int32_t(uint32_t(a.i[j]) >> n); return a; }
 EW_INLINE I iand(I a, int32_t m) { EW_EACH a.i[j] &= m; return a; }
 EW_INLINE I ior(I a, I b) { EW_EACH a.i[j] |= b.i[j]; return a; }

@@ -116,11 +116,13 @@ def quantise_activations(x: F32, group: int, step: int = 0) -> tuple[npt.NDArray
     return np.rint(g * inverse[..., None]).astype(np.int64).reshape(x.shape), scale
 
 
-def matmul_quantised(fmt: str, stored: U8, x: F32) -> F32:
+def matmul_quantised(fmt: str, stored: U8, x: F32) -> Any:
     """x @ w.T exactly as the kernels compute it: int32 per block of weights, then fused multiply-adds, in order."""
     n, cols = x.shape
     p = parts(fmt, stored, cols)
     block = BLOCKS[fmt][0]
+    if fmt == "Q4_0":
+        return _matmul_spans(p["q"], p["d"], x)
     xq, xs = quantise_activations(x, block)
     acc = np.zeros((n, len(stored)), np.float32)
     for b in range(cols // block):
@@ -182,6 +184,38 @@ def lookup_sums(codes: npt.NDArray[np.int64], values: npt.NDArray[np.int64], bit
         for k in (*range(4), *range(16, 20)):
             look([k, k + 4, k + 8, k + 12], one, codes >> shift & 1, 1)
     return total
+
+
+def quantise_spans(x: F32) -> tuple[npt.NDArray[np.int64], Any, Any]:
+    """Of spans of 128 columns, the last one perhaps shorter: int8 values (n, cols), how far each group's sums are
+    shifted (n, cols / 32), and scales (n, spans). A group's values are multiplied by a power of two, 2^15 at most,
+    where its largest one leaves room; scales are made for values that all were by 2^15."""
+    n, cols = x.shape
+    peaks = np.abs(x.reshape(n, -1, 32)).max(-1)
+    starts = np.arange(0, cols // 32, 4)
+    peak = np.maximum.reduceat(peaks, starts, 1)
+    scales = (peak / np.float32(127) * np.float32(2.0**-15)).astype(np.float32)
+    with np.errstate(divide="ignore", over="ignore"):
+        inverse = np.where(peak > np.float32(1e-30), np.float32(127) / peak, np.float32(0)).astype(np.float32)
+    span = np.arange(cols // 32) // 4
+    doublings = (peak.view(np.int32)[:, span] - np.ascontiguousarray(peaks).view(np.int32)) >> 23
+    finer = np.clip(doublings, 0, 15)
+    times = (inverse[:, span] * np.exp2(finer)).astype(np.float32)
+    values = np.rint(x.reshape(n, -1, 32) * times[..., None]).astype(np.int64).reshape(n, cols)
+    return values, 15 - finer, scales
+
+
+def _matmul_spans(q: Any, d: Any, x: F32) -> Any:
+    """A fused multiply-add for each group with the weights' scale, one for the span with the activations'."""
+    xq, shifts, scales = quantise_spans(x)
+    acc = np.zeros((len(x), len(q)), np.float32)
+    for span in range(scales.shape[1]):
+        inner = np.zeros_like(acc)
+        for g in range(4 * span, min(4 * span + 4, shifts.shape[1])):
+            sums = xq[:, 32 * g : 32 * g + 32] @ q[:, 32 * g : 32 * g + 32].T << shifts[:, g, None]
+            inner = fma32(sums.astype(np.float32), d[:, g][None], inner)
+        acc = fma32(inner, scales[:, span, None], acc)
+    return acc
 
 
 def matmul_own(fmt: str, stored: U8, x: F32, lookup: bool = False) -> F32:
