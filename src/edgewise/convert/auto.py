@@ -144,7 +144,7 @@ class Search:
             self.tell(f"part {i + 1} of {len(self.groups)}: {name}, {found[-1].cost:+.5f} nats a token")
         recipes = [(r, self._chosen(r, columns)) for r in path(found)]
         recipes = [(r, c) for r, c in recipes if self._size(c) < uniform.nbytes]
-        bad, good, best = -1, len(recipes), None  # recipe `good` and beyond are good enough, `bad` and below are not
+        bad, good, best = 0, len(recipes), None  # `good` and beyond are good enough, `bad` and below are not
         while good - bad > 1:
             at = (bad + good) // 2
             chosen = recipes[at][1]

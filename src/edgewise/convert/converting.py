@@ -13,11 +13,14 @@ from edgewise.convert.gguf_tokenizer import gguf_tokenizer
 from edgewise.convert.hf_config import hf_config, model_type
 from edgewise.convert.hf_tokenizer import write_hf_tokenizer
 from edgewise.convert.mixes import MIXES, Mix, find_mix
-from edgewise.convert.models import Described, as_gguf, as_hf, describe, gguf_recorder, rope_factors
+from edgewise.convert.models import Described, as_gguf, describe, gguf_recorder, hf_recorder, rope_factors
+from edgewise.convert.pairing import pair
 from edgewise.convert.parts import Parts
 from edgewise.convert.quantisers import QUANTISERS
 from edgewise.convert.quantising import Narrowing, balancing, inputs_of
+from edgewise.convert.recording import Recorder
 from edgewise.convert.rows import Rows, StoredRows
+from edgewise.convert.safetensors_writer import is_own
 from edgewise.convert.texts import library_text
 from edgewise.convert.writing import Learn, Order, Watch, Written, save_gguf, save_safetensors
 from edgewise.text import load_tokenizer
@@ -74,14 +77,17 @@ def convert(
         if header.dialect == "gguf" and target == "gguf":
             return _requantise(checkpoint, source, order, calibrate)
         if header.dialect == "hf" and target == "safetensors":
-            return _recast(checkpoint, source, order)
+            return _recast(checkpoint, source, order, calibrate)
         described = describe(checkpoint, source)
+        notices: list[str] = []
         if target == "gguf":
-            notices: list[str] = []
-            written = write_as_gguf(described, order, learn(checkpoint, lambda: described, order, calibrate, notices))
-            written.notices.extend(notices)
+            learnt = learn(checkpoint, lambda: (described, gguf_recorder(described)), order, calibrate, notices)
+            written = write_as_gguf(described, order, learnt)
         else:
-            written = _write_as_hf(described, order)
+            recorder = hf_recorder(described, model_type(header))
+            learnt = learn(checkpoint, lambda: (described, recorder), order, calibrate, notices)
+            written = _write_as_hf(described, order, recorder, learnt)
+        written.notices.extend(notices)
         if described.unused:
             written.notices.append(
                 f"{len(described.unused)} tensors that the language model does not read were left out, "
@@ -93,9 +99,13 @@ def convert(
 
 
 def learn(
-    checkpoint: Checkpoint, described: Callable[[], Described], order: Order, text: str | None, notices: list[str]
-) -> Learn:
-    """How the tensors of a GGUF file are narrowed: with a calibration where the quantiser has a use for one."""
+    checkpoint: Checkpoint, described: Callable[[], tuple[Described, Recorder]], order: Order, text: str | None,
+    notices: list[str],
+) -> Learn:  # fmt: skip
+    """How tensors are narrowed: with a calibration where the quantiser has a use for one.
+
+    described: the model, and what it wants of the tensors to be written.
+    """
     quantiser = order.quantiser
 
     def narrowing(tensors: Mapping[str, Rows], chosen: Mapping[str, str]) -> Narrowing:
@@ -110,8 +120,7 @@ def learn(
             notices.append("Calibrated on Python's standard library, for want of a text; --calibrate FILE gives one.")
         tokens = load_tokenizer(checkpoint.header()).encode(words)
         calibration = Calibration(checkpoint, tokens, hessian=quantiser.uses == "hessian")
-        model = described()
-        recorder = gguf_recorder(model)
+        model, recorder = described()
         parts = Parts(order.path, f"{stamp} {calibration!r}")
         folding = balancing(quantiser, calibration, recorder, model.spec, tensors, chosen, parts)
         return Narrowing(quantiser, calibration, inputs_of(recorder, model.spec.tied), folding, parts)
@@ -148,15 +157,24 @@ def _closest(tensors: Mapping[str, Rows]) -> Mix | None:
     return next((mix for mix in MIXES.values() if mix.usual == most), None)
 
 
-def _write_as_hf(model: Described, order: Order) -> Written:
+def _write_as_hf(model: Described, order: Order, recorder: Recorder, learn: Learn) -> Written:
     header, spec = model.header, model.spec
-    dtype = order.mix.usual if order.mix is not None else "F32"
+    dtype = order.mix.usual if order.mix is not None and not is_own(order.mix.usual) else "F32"
     config = hf_config(
         header, spec, biased=model.recorder.has("layers.0.q.bias"), factors=rope_factors(model), dtype=dtype
     )
     return save_safetensors(
-        config, as_hf(model, model_type(header)), order, lambda folder: write_hf_tokenizer(header, folder)
-    )
+        config, pair(model.recorder, recorder, model.tensors), order,
+        lambda folder: write_hf_tokenizer(header, folder), routers(recorder), learn,
+    )  # fmt: skip
+
+
+def routers(recorder: Recorder) -> set[str]:
+    """Stored names of matrices that choose experts: few weights, and every token hangs on them."""
+    return {
+        stored for wanted in recorder.wanted if wanted.name.endswith((".router", ".shared_gate"))
+        for stored, _ in wanted.places
+    }  # fmt: skip
 
 
 def _requantise(checkpoint: Checkpoint, source: Source, order: Order, text: str | None) -> Written:
@@ -167,10 +185,14 @@ def _requantise(checkpoint: Checkpoint, source: Source, order: Order, text: str 
         metadata["general.quantization_version"] = QUANTIZATION_VERSION
     layers = metadata.get(f"{checkpoint.header().architecture}.block_count")
     notices: list[str] = []
-    learnt = learn(checkpoint, lambda: describe(checkpoint, source), order, text, notices)
+    learnt = learn(checkpoint, lambda: _in_gguf(describe(checkpoint, source)), order, text, notices)
     written = save_gguf(metadata, tensors, order, layers if isinstance(layers, int) else 0, learnt)
     written.notices.extend(notices)
     return written
+
+
+def _in_gguf(model: Described) -> tuple[Described, Recorder]:
+    return model, gguf_recorder(model)
 
 
 def stored_gguf(checkpoint: Checkpoint, source: Source) -> tuple[dict[str, Any], dict[str, Rows]]:
@@ -180,15 +202,26 @@ def stored_gguf(checkpoint: Checkpoint, source: Source) -> tuple[dict[str, Any],
     return {key: value for key, value in config.items() if not key.startswith("split.")}, tensors
 
 
-def _recast(checkpoint: Checkpoint, source: Source, order: Order) -> Written:
-    """Hugging Face to Hugging Face: the same tensors in another float format, one file or shards."""
+def _recast(checkpoint: Checkpoint, source: Source, order: Order, text: str | None) -> Written:
+    """Hugging Face to Hugging Face: the same tensors in another format, one file or shards."""
     header = checkpoint.header()
     tensors: dict[str, Rows] = {name: StoredRows(checkpoint.info(name), source) for name in checkpoint.names()}
     config = dict(header.config)
     if order.mix is not None:
         name = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}.get(order.mix.usual)
-        config["dtype" if "dtype" in config else "torch_dtype"] = name
-    return save_safetensors(config, tensors, order, lambda folder: _copy_companions(header, folder))
+        if name is not None:
+            config["dtype" if "dtype" in config else "torch_dtype"] = name
+    floats: set[str] = set()
+    learnt, notices = None, list[str]()
+    if order.mix is not None and is_own(order.mix.usual):
+        model = describe(checkpoint, source)
+        floats = routers(model.recorder) | set(model.unused)
+        learnt = learn(checkpoint, lambda: (model, model.recorder), order, text, notices)
+    written = save_safetensors(
+        config, tensors, order, lambda folder: _copy_companions(header, folder), floats, learnt
+    )
+    written.notices.extend(notices)
+    return written
 
 
 def _copy_companions(header: Header, folder: Path) -> None:

@@ -6,6 +6,7 @@
   to it) has Q6_K: it sees every token, and it is the part that few bits hurt most.
 - q3_k_m, q4_k_m, q5_k_m (also written without the _m): of the value and down projections, those in the first and the
   last eighth of the layers and every third between get the next better format.
+- int1, ternary, int2, int3, int4, int8, with :group=32, 64 or 128: our own formats, every matrix, in safetensors only.
 - A matrix whose columns are no multiple of the format's block gets Q8_0, or F16 where that does not fit either.
 """
 
@@ -19,6 +20,7 @@ from edgewise.kernels import formats
 
 # In which format a tensor is kept when its own does not fit its columns: the first that does.
 FALLBACKS = ("Q8_0", "F16")
+FLOATS = ("F32", "F16", "BF16")  # what safetensors and GGUF both hold
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,11 @@ def find_mix(quant: str) -> Mix:
     """The mix of a `--quant` name, upper or lower case. Raises Unsupported naming the nearest."""
     name = quant.lower().replace("-", "_")
     mix = MIXES.get(ALIASES.get(name, name))
+    if mix is None and name.partition(":")[0] in formats.OWN:
+        return Mix(formats.find(name).name)
     if mix is None:
-        raise Unsupported(f"There is no quantisation '{quant}'.{nearest(name, sorted({*MIXES, *ALIASES}))}")
+        known = sorted({*MIXES, *ALIASES, *formats.OWN})
+        raise Unsupported(f"There is no quantisation '{quant}'.{nearest(name, known)}")
     return mix
 
 
@@ -81,6 +86,17 @@ def choose(mix: Mix, name: str, shape: tuple[int, ...], *, layers: int, tied: bo
 def sensitive(layer: int, layers: int) -> bool:
     """The first and the last eighth of the layers, and every third of those between."""
     return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
+
+
+def choose_own(fmt: str, shape: tuple[int, ...], stored: str, *, vector: bool) -> str:
+    """The format of a tensor in safetensors, where vectors and routers stay floats: `fmt`, at a smaller group if need
+    be, or the float it is stored as."""
+    kept = stored if stored in FLOATS else "F32"
+    if vector:
+        return kept
+    groups = [g for g in formats.GROUPS[::-1] if g <= formats.find(fmt).block]
+    name = fmt.partition(":")[0]
+    return next((f"{name}:group={g}" for g in groups if shape[-1] % g == 0), kept)
 
 
 def fitting(fmt: str, columns: int) -> str:

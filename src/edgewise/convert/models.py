@@ -65,12 +65,12 @@ def as_gguf(model: Described) -> dict[str, Rows]:
     return {**ropes, **pair(model.recorder, target, model.tensors)}
 
 
-def as_hf(model: Described, kind: str) -> dict[str, Rows]:
-    """The tensors of a GGUF file as a Hugging Face directory of model_type `kind` stores them."""
+def hf_recorder(model: Described, kind: str) -> Recorder:
+    """What the model wants of a Hugging Face directory of model_type `kind`."""
     member = MODELS.load(kind)
     target = Recorder(Names("hf", (), member.hf_names), model.recorder.has, stacked=False)
     member(model.spec, target)
-    return pair(model.recorder, target, model.tensors)
+    return target
 
 
 def rope_factors(model: Described) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from edgewise.base import BadInput, Unsupported
 from edgewise.convert.gguf_writer import NewTensor, Progress
+from edgewise.kernels import formats
+from edgewise.weights.checkpoints.safetensors import OWN_METHOD
 
-DTYPES = ("F32", "F16", "BF16")  # named alike there and here
+DTYPES = ("F32", "F16", "BF16")  # named alike there and here; our own formats are rows of bytes (docs/formats.md)
 SHARD_BYTES = 5 * 10**9
 
 
@@ -20,7 +22,7 @@ def write_safetensors(
 ) -> list[Path]:
     """Fills `folder` with model.safetensors, or with shards of at most about `shard_bytes` and their index."""
     for tensor in tensors:
-        if tensor.format not in DTYPES:
+        if tensor.format not in DTYPES and not is_own(tensor.format):
             raise Unsupported(f"safetensors cannot hold {tensor.format}. Known: {', '.join(DTYPES)}.")
     shards = _shards(tensors, shard_bytes)
     if len(shards) == 1:
@@ -35,6 +37,23 @@ def write_safetensors(
     for name, shard in zip(names, shards, strict=True):
         _write(folder / name, shard, progress)
     return [folder / name for name in names]
+
+
+def is_own(fmt: str) -> bool:
+    return fmt.partition(":")[0] in formats.OWN
+
+
+def packing(tensors: Sequence[NewTensor]) -> dict[str, object] | None:
+    """What config.json must say as quantization_config; None where every tensor is a float."""
+    own = {tensor.name: tensor.format for tensor in tensors if is_own(tensor.format)}
+    return {"quant_method": OWN_METHOD, "formats": own} if own else None
+
+
+def _stored(tensor: NewTensor) -> tuple[str, tuple[int, ...]]:
+    """dtype and shape in the header."""
+    if not is_own(tensor.format):
+        return tensor.format, tensor.shape
+    return "U8", (*tensor.shape[:-1], formats.nbytes(tensor.format, tensor.shape[-1]))
 
 
 def _shards(tensors: Sequence[NewTensor], most: int) -> list[list[NewTensor]]:
@@ -55,9 +74,10 @@ def _write(path: Path, tensors: Sequence[NewTensor], progress: Progress | None) 
     for tensor in tensors:
         if tensor.name in entries:
             raise BadInput(f"Two tensors are called '{tensor.name}'.")
+        dtype, shape = _stored(tensor)
         entries[tensor.name] = {
-            "dtype": tensor.format,
-            "shape": list(tensor.shape),
+            "dtype": dtype,
+            "shape": list(shape),
             "data_offsets": [offset, offset + tensor.nbytes],
         }
         offset += tensor.nbytes

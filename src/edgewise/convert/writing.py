@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -10,12 +10,12 @@ from typing import Any
 
 from edgewise.base import Unsupported
 from edgewise.convert.gguf_writer import NewTensor, gguf_bytes, write_gguf
-from edgewise.convert.mixes import Mix, choose, fitting
+from edgewise.convert.mixes import Mix, choose, choose_own, fitting
 from edgewise.convert.outputs import check_output, new_file, new_folder
 from edgewise.convert.quantisers.api import Quantiser
 from edgewise.convert.quantising import Narrowing
 from edgewise.convert.rows import Rows
-from edgewise.convert.safetensors_writer import DTYPES, write_safetensors
+from edgewise.convert.safetensors_writer import DTYPES, is_own, packing, write_safetensors
 
 # (bytes written, bytes in all) → nothing; called often
 Watch = Callable[[int, int], None]
@@ -49,6 +49,12 @@ def gguf_formats(tensors: Mapping[str, Rows], order: Order, layers: int) -> tupl
     """Tensor → format, and what to tell about it."""
     tied = "output.weight" not in tensors
     notices: list[str] = []
+    meant = {rows.format for rows in tensors.values()} if order.mix is None else {order.mix.usual}
+    own = sorted(filter(is_own, meant))
+    if own:
+        raise Unsupported(
+            f"GGUF has no {own[0]}. Write a folder (--to safetensors), which edgewise reads, or take a GGUF format."
+        )
     if order.mix is None:
         kept = {name: rows.format for name, rows in tensors.items()}
         return {n: "F32" if len(tensors[n].shape) < 2 and fmt in DTYPES else fmt for n, fmt in kept.items()}, notices
@@ -93,25 +99,47 @@ def save_gguf(
     return Written(order.path, total, _census(new), notices)
 
 
-def save_safetensors(
-    config: Mapping[str, Any], tensors: Mapping[str, Rows], order: Order, companions: Callable[[Path], None]
-) -> Written:
-    """A folder, whole or absent. companions: writes the tokenizer's files into it."""
-    if order.mix is not None and order.mix.usual not in DTYPES:
+def safetensors_formats(tensors: Mapping[str, Rows], order: Order, floats: Collection[str]) -> dict[str, str]:
+    """Tensor → format. floats: matrices that our own formats leave alone, routers for one."""
+    if order.mix is None:
+        return {n: r.format if r.format in DTYPES or is_own(r.format) else "F32" for n, r in tensors.items()}
+    usual = order.mix.usual
+    if usual in DTYPES:
+        return dict.fromkeys(tensors, usual)
+    if not is_own(usual):
         raise Unsupported(
-            f"A Hugging Face directory cannot hold {order.mix.usual}; only f32, f16 and bf16. Use --to gguf for it."
+            f"A Hugging Face directory cannot hold {usual}; only f32, f16, bf16 and our own int1, ternary, int2, int3, "
+            "int4 and int8. Use --to gguf for it."
         )
-    new: list[NewTensor] = []
-    narrowing = Narrowing(order.quantiser)
-    for name, rows in tensors.items():
-        kept = rows.format if rows.format in DTYPES else "F32"
-        new += narrowing.tensors({name: rows}, {name: kept if order.mix is None else order.mix.usual})
+    return {
+        name: choose_own(usual, rows.shape, rows.format, vector=len(rows.shape) < 2 or name in floats)
+        for name, rows in tensors.items()
+    }
+
+
+def save_safetensors(
+    config: Mapping[str, Any], tensors: Mapping[str, Rows], order: Order, companions: Callable[[Path], None],
+    floats: Collection[str] = (), learn: Learn | None = None,
+) -> Written:  # fmt: skip
+    """A folder, whole or absent. companions: writes the tokenizer's files into it. floats: see safetensors_formats."""
+    chosen = safetensors_formats(tensors, order, floats)
+    narrowing = Narrowing(order.quantiser) if learn is None else learn(tensors, chosen)
+    new = narrowing.tensors(tensors, chosen)
     total = sum(t.nbytes for t in new)
-    check_output(order.path, total, force=order.force, folder=True, inputs=order.inputs)
-    with new_folder(order.path) as folder:
-        (folder / "config.json").write_text(json.dumps(config, indent=1))
-        companions(folder)
-        write_safetensors(folder, new, _progress(order.watch, total))
+    settings = {key: value for key, value in config.items() if key != "quantization_config"}
+    packed = packing(new)
+    with narrowing.kept():
+        missing = narrowing.missing(new)
+        work = total + sum(tensor.nbytes for tensor in missing)
+        check_output(order.path, work, force=order.force, folder=True, inputs=order.inputs)
+        progress = _progress(order.watch, work)
+        for tensor in missing:
+            narrowing.make(tensor, progress)
+        with new_folder(order.path) as folder:
+            settings |= {} if packed is None else {"quantization_config": packed}
+            (folder / "config.json").write_text(json.dumps(settings, indent=1))
+            companions(folder)
+            write_safetensors(folder, new, progress)
     return Written(order.path, total, _census(new))
 
 

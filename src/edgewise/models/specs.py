@@ -29,8 +29,9 @@ def decoder_spec(
     embed_scale, residual_scale, logit_scale, logit_softcap, attn_softcap where the settings have them.
     """
     packed = config.get("quantization_config") if config.dialect == "hf" else None
-    if packed is not None and not is_packed_ternary(packed, config.where):
-        method = packed.get("quant_method") if isinstance(packed, Mapping) else packed
+    method = packed.get("quant_method") if isinstance(packed, Mapping) else packed
+    ours = method == "edgewise"  # the checkpoint has told the tensors' formats
+    if packed is not None and not ours and not is_packed_ternary(packed, config.where):
         raise Unsupported(
             f"'quantization_config' in {config.where} says the weights are packed by {str(method)[:40]!r}, which "
             "edgewise cannot read. Take the original weights, or a GGUF file."

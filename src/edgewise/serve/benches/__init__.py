@@ -7,4 +7,5 @@ BENCHES = Catalog("bench", __name__, {
     "speed": ".speed:measure_speed",
     "lookup": ".lookup:measure_lookup",
     "shadow": ".shadow:measure_shadow",
+    "int4": ".int4:measure_int4",
 })  # fmt: skip

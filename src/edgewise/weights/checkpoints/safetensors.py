@@ -14,12 +14,14 @@ from typing import Any
 
 from edgewise.base import BadInput
 from edgewise.base.catalog import nearest
+from edgewise.kernels import formats
 from edgewise.kernels.parsing import StoredTensor, parse_safetensors
 from edgewise.weights import bundle
 from edgewise.weights.api import Extent, Header, TensorInfo
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+OWN_METHOD = "edgewise"  # quantization_config.quant_method of a folder in our own formats (docs/formats.md)
 _INDEX_BYTES = 12 << 20  # 100,000 tensors
 _TENSORS = 131072
 
@@ -43,6 +45,7 @@ class SafetensorsCheckpoint:
             where = folder / "config.json"
             raise BadInput(f"{where}: model_type is missing or not a string, so nothing says what model this is.")
         files = self._read(folder) if need_tensors or _weight_files(folder) else []
+        self._unpack(config.get("quantization_config"), folder / "config.json")
         self._header = Header(
             dialect="hf",
             architecture=architecture,
@@ -93,6 +96,31 @@ class SafetensorsCheckpoint:
             self._tensors[tensor.name] = (index, tensor)
         if len(self._tensors) > _TENSORS:
             raise BadInput(f"{path}: the model has more than {_TENSORS} tensors.")
+
+    def _unpack(self, packing: Any, where: Path) -> None:
+        """Our own formats are stored as rows of bytes; config.json says which tensor has which."""
+        if not isinstance(packing, Mapping) or packing.get("quant_method") != OWN_METHOD:
+            return
+        packed = packing.get("formats")
+        if not isinstance(packed, Mapping):
+            raise BadInput(f"{where}: quantization_config.formats must be an object of tensor name → format.")
+        for name, fmt in packed.items():
+            found = self._tensors.get(name)
+            if found is None or not isinstance(fmt, str) or fmt.partition(":")[0] not in formats.OWN:
+                raise BadInput(
+                    f"{where}: quantization_config gives {name[:80]!r} the format {str(fmt)[:40]!r}; "
+                    f"{'there is no such tensor' if found is None else 'it must be one of ' + ', '.join(formats.OWN)}."
+                )
+            file, tensor = found
+            spec = formats.find(fmt)
+            blocks, left = divmod(tensor.shape[-1] if tensor.shape else 0, spec.layout.itemsize)
+            if tensor.format != "U8" or len(tensor.shape) < 2 or left:
+                raise BadInput(
+                    f"{where}: {name[:80]!r} is said to be {spec.name}, which is stored as rows of U8 in blocks of "
+                    f"{spec.layout.itemsize} bytes, but it is {tensor.format} of shape {tensor.shape}."
+                )
+            shape = (*tensor.shape[:-1], blocks * spec.block)
+            self._tensors[name] = file, tensor._replace(shape=shape, format=spec.name)
 
     def header(self) -> Header:
         return self._header
