@@ -10,7 +10,8 @@ import pytest
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 sys.path[:0] = [str(BENCH), str(Path(__file__).parent)]
 
-NATIVE = ("test_figures.py", "test_vs_peers.py")  # what they test opens checkpoints, so that their import needs it
+# what they test opens checkpoints, so that their import needs it
+NATIVE = ("test_figures.py", "test_same_tokens.py", "test_vs_peers.py")
 collect_ignore = [] if find_spec("edgewise._native") else list(NATIVE)
 
 ENGINE = f"""

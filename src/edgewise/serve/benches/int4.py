@@ -22,7 +22,7 @@ from edgewise.serve.hub import locate
 from edgewise.serve.options import Json, Threads, read_text, table
 
 BITS = "q4_0,q4_k_s,int4:group=32,int4:group=128,q3_k_s,int3:group=64,q2_k,int2:group=64"
-METHODS = "rtn,rtn:clip=True,hqq,awq,gptq,gptq:act_order=True"
+METHODS = "rtn,rtn:clip=True,hqq,awq,gptq:act_order=True"
 TEXT_CHARS = 60_000  # of the library's held-out part, after as many that `auto` may measure on
 DECODED = 64  # tokens of a timed pass
 ROUNDS = 5
@@ -35,7 +35,7 @@ def measure_int4(
     methods: Annotated[str, typer.Option("--methods", help="quantisers, as convert names them")] = METHODS,
     text: Annotated[Path | None, typer.Option("--text", "-f", help="text to score [held-out library files]")] = None,
     calibrate: Annotated[Path | None, typer.Option(help="text to learn from [other library files]")] = None,
-    limit: Annotated[int, typer.Option(min=2, help="tokens to score")] = 8192,
+    limit: Annotated[int, typer.Option(min=2, help="tokens to score")] = 4096,
     max_loss: Annotated[float, typer.Option(help="what `auto` may lose on its own text; below 0: no auto")] = 0.01,
     picture: Annotated[Path | None, typer.Option(help="an .svg file to draw the table in")] = None,
     threads: Threads = None,
