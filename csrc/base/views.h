@@ -33,7 +33,7 @@ struct Tuning {
   int32_t share = 0;           // bytes of weights that a thread takes at once, at most; 0: no limit
   int32_t cut = 2;             // a thread takes what is left divided by cut * threads
   int32_t threads = 0;         // that take part, at most; 0: all
-  int32_t kernel = 0;          // of several that give the same bits; 0: dot products
+  int32_t wake = 1 << 16;      // multiplications of a region from which on other threads are woken
 };
 
 enum class Kind : uint8_t {

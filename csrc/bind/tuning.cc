@@ -20,7 +20,7 @@ namespace {
 
 constexpr std::pair<const char*, int32_t Tuning::*> kKnobs[] = {
     {"ahead", &Tuning::ahead}, {"columns", &Tuning::columns}, {"blocks", &Tuning::blocks}, {"chunk", &Tuning::chunk},
-    {"share", &Tuning::share}, {"cut", &Tuning::cut}, {"threads", &Tuning::threads}, {"kernel", &Tuning::kernel}};
+    {"share", &Tuning::share}, {"cut", &Tuning::cut}, {"threads", &Tuning::threads}, {"wake", &Tuning::wake}};
 
 // The live weights of a kind and shape; forgets those that are gone.
 std::vector<std::shared_ptr<const Weight>> living(Tunings& t) {

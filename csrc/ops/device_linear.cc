@@ -128,7 +128,7 @@ bool Device::linears(const float* x, int64_t n, int64_t depth, const float* norm
       each(begin, end, [&](const Target& t, int64_t from, int64_t to) {
         k.matmul[int(t.w->view.kind)](rows.args(t, 0, n), from * kPanel, std::min(to * kPanel, blocks_of(*t.w)));
       });
-  }, work < 2 * kWorthWaking || tuning.threads == 1);
+  }, work < tuning.wake);
   return true;
 }
 
@@ -194,7 +194,7 @@ bool Device::ffn(const float* x, int64_t n, const float* norm, float eps, const 
     for (me.wait(2, strips); more; more = me.share(3, down_panels, outer, &begin, &end, last.cut))
       k.matmul[int(down.w->view.kind)](hidden.args(down, 0, n), begin * kPanel,
                                        std::min(end * kPanel, blocks_of(*down.w)));
-  }, 3 * n * depth * width < 2 * kWorthWaking || (first.threads == 1 && last.threads == 1));
+  }, 3 * n * depth * width < std::max(first.wake, last.wake));
   return true;
 }
 

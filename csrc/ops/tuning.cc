@@ -18,7 +18,7 @@ bool valid(const Tuning& t) {
   const auto within = [](int32_t value, int32_t low, int32_t high) { return value >= low && value <= high; };
   return within(t.ahead, 0, 1 << 20) && (t.columns == 1 || t.columns == 2 || t.columns == 4 || t.columns == 8) &&
          within(t.blocks, 1, 2) && within(t.chunk, 4 << 10, 1 << 30) && within(t.share, 0, 1 << 30) && within(t.cut, 1, 64) &&
-         within(t.threads, 0, 1024) && within(t.kernel, 0, 1);
+         within(t.threads, 0, 1024) && within(t.wake, 0, INT32_MAX);
 }
 
 }  // namespace edgewise

@@ -21,6 +21,7 @@ from edgewise.kv.api import KVCache
 from edgewise.kv.paged import token_bytes
 from edgewise.models import Loading, begin_model, read_spec
 from edgewise.models.api import Model, ModelSpec
+from edgewise.plan.api import Tuning
 from edgewise.plan.applying import apply_measured
 from edgewise.text import load_template, load_tokenizer
 from edgewise.text.api import ChatTemplate, Tokenizer
@@ -51,6 +52,7 @@ class Assembly:
     tokenizer: Tokenizer | None  # None: the checkpoint has none, only token ids go in and out
     template: ChatTemplate | None
     loading: Loading
+    tuning: Tuning | None  # to be given some time between steps
 
 
 def assemble(
@@ -69,6 +71,7 @@ def assemble(
     verifier: str = "none",
     sampler: str = "standard",
     runner: str = "text",
+    tuner: str = "none",
     seed: int = 0,
 ) -> Assembly:
     """ctx_size: None is the model's context but at most 4096, 0 is the model's. Members go by catalog name, with
@@ -86,7 +89,7 @@ def assemble(
     machine: Device = DEVICES.build(device, threads=threads) if isinstance(device, str) else device
     per_token = token_bytes(spec.layers, spec.kv_heads, spec.head_dim, dtype)
     pages = _pages(checkpoint, machine.info.memory_bytes, per_token, context, max_num_seqs, page_tokens, dtype)
-    apply_measured(machine)
+    tuning = apply_measured(machine, tuner)
     model, loading = begin_model(checkpoint, machine, context=context)
     milestone("weights being read")
     try:  # beside the reading: it leaves the interpreter to us
@@ -110,7 +113,7 @@ def assemble(
     kv_bytes = pages * page_tokens * per_token
     return Assembly(
         header, model.spec, machine, model, cache, dtype, kv_bytes, context, work, engine, tokenizer, template,
-        loading,
+        loading, tuning,
     )
 
 

@@ -22,7 +22,9 @@ SETTINGS = [
         itertools.product((1, 2, 4, 8), (1, 2)), ((0, 384 << 10), (9216, 4 << 10))
     )
 ]
-SPLITS = [{"share": 1, "cut": 7}, {"share": 1 << 20, "cut": 1}, {"threads": 1}, {"threads": 2}]
+SPLITS = [
+    {"share": 1, "cut": 7}, {"share": 1 << 20, "cut": 1}, {"threads": 1}, {"threads": 2, "wake": 0}, {"wake": 1 << 30},
+]  # fmt: skip
 
 
 def device(isa: str, threads: int = 1) -> CpuDevice:
@@ -111,7 +113,7 @@ def test_weights_of_one_shape_share_their_tuning() -> None:
 @pytest.mark.parametrize(
     "knobs",
     [{"columns": 3}, {"blocks": 0}, {"blocks": 3}, {"ahead": -1}, {"ahead": 1 << 30}, {"chunk": 0}, {"share": -1},
-     {"cut": 0}, {"threads": -1}, {"kernel": 9}, {"speed": 1}, {"cut": "2"}, {"cut": 1 << 40}],
+     {"cut": 0}, {"threads": -1}, {"wake": -1}, {"speed": 1}, {"cut": "2"}, {"cut": 1 << 40}],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused_and_change_nothing(knobs: dict[str, object]) -> None:
     dev = device("")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from edgewise.plan.folder import cache_folder
 from edgewise.plan.probe import Fingerprint, build, fingerprint, last_cache_bytes
-from edgewise.plan.store import VERSION, Store, cache_folder
+from edgewise.plan.store import VERSION, Store
 
 HERE = Fingerprint("a CPU", "x86_64", "f", "L3 32M", 2, "avx2", "b")
 

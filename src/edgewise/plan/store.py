@@ -12,19 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edgewise.plan.folder import cache_folder
 from edgewise.plan.probe import Fingerprint
 
 VERSION = 1
 MOST_BYTES = 4 << 20
 SECTIONS = ("choices", "kernels")  # each: key → entry, an object
-
-
-def cache_folder() -> Path:
-    """EDGEWISE_CACHE, or `edgewise` in the user's cache directory."""
-    given = os.environ.get("EDGEWISE_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgewise"
 
 
 class Store:

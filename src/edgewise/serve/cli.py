@@ -22,6 +22,7 @@ VERBS: dict[str, str] = {
     "pull": "download a model into the Hugging Face cache",
     "rm": "delete a model from the Hugging Face cache",
     "convert": "write a model as GGUF or safetensors, in another format",
+    "tune": "find the fastest settings for this machine: `tune kernels`",
     "bench": "measure speed against the machine's roof; `bench NAME`: other questions",
     "score": "perplexity of a text; divergence against a second model",
     "check": "prove properties on a model, for example `check invariance`",

@@ -29,6 +29,7 @@ ALIASES = {
     "max_model_len": "ctx_size", "n_ctx": "ctx_size", "num_ctx": "ctx_size", "n_threads": "threads",
     "max_num_batched_tokens": "prefill_chunk", "block_size": "page_tokens",
 }  # fmt: skip
+TUNING_SHARE = 0.2  # of a step's time, when a tuner was asked for
 OPTIONS = tuple(name for name in inspect.signature(assemble).parameters if name != "path")
 
 
@@ -305,11 +306,13 @@ class LLM:
     def _pump(self) -> None:
         """One step of the engine; its events go to whoever asked."""
         with self._lock:
-            engine = self.parts.engine
+            engine, tuning, begin = self.parts.engine, self.parts.tuning, time.perf_counter()
             for event in engine.step():
                 collector = self._open.get(event.request_id)
                 if collector is not None and collector.take(event):
                     engine.cancel(event.request_id, event.index)
+            if tuning is not None:
+                tuning.spend(TUNING_SHARE * (time.perf_counter() - begin))
 
     def _drop(self, names: Sequence[str]) -> None:
         with self._lock:

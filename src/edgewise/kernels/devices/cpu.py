@@ -20,6 +20,7 @@ from edgewise.base.limits import memory_bytes
 from edgewise.kernels import formats, lookup
 from edgewise.kernels.api import Array, DeviceInfo, Ints, Place, ReadAt, Routing, Weight
 from edgewise.kernels.choices import Known, nothing_known
+from edgewise.kernels.tuning import Knobs, Matmul, Seen
 
 DIRECT = ("F32", "F16", "BF16", "Q4_0", "Q8_0", "Q4_K", "Q6_K", *formats.OWN)  # formats that compute from their blocks
 CHUNK_BYTES = 8 << 20  # of the file in flight while a weight is repacked
@@ -49,6 +50,18 @@ class CpuDevice(_native.CpuCore):
         for fmt in lookup.FORMATS:
             if (least := lookup.least_rows(known, fmt)) is not None:
                 self.set_lookup(fmt, least)
+
+    def matmuls(self) -> Sequence[Seen]:
+        return [Seen(Matmul(*row[:4]), *row[4:]) for row in _native._matmuls(self)]
+
+    def weights_of(self, matmul: Matmul) -> Sequence[Weight]:
+        return _native._weights(self, matmul.format, matmul.rows, matmul.cols)
+
+    def standard(self, matmul: Matmul) -> Knobs:
+        return _native._standard_tuning(self, *matmul)
+
+    def tune(self, matmul: Matmul, knobs: Knobs) -> None:
+        _native._tune(self, *matmul, {**_native._standard_tuning(self, *matmul), **knobs})
 
     def load(
         self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None, place: Place | None = None

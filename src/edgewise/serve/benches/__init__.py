@@ -6,6 +6,7 @@ from edgewise.base import Catalog
 BENCHES = Catalog("bench", __name__, {
     "speed": ".speed:measure_speed",
     "lookup": ".lookup:measure_lookup",
+    "tuner": ".tuner:measure_tuner",
     "shadow": ".shadow:measure_shadow",
     "int4": ".int4:measure_int4",
 })  # fmt: skip

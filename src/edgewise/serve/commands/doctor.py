@@ -72,6 +72,7 @@ def diagnose(threads: int | None = None) -> dict[str, Any]:
             "model_cache_exists": cache.is_dir(),
             "model_cache_free_bytes": shutil.disk_usage(_existing(cache)).free,
         },
+        "tuning": _tuning(kernels),
         "environment": {name: value for name, value in sorted(os.environ.items()) if _ours(name)},
     }
     facts["notes"] = _notes(facts)
@@ -105,6 +106,24 @@ def _kernels(threads: int | None) -> dict[str, Any]:
     }
 
 
+def _tuning(kernels: dict[str, Any]) -> dict[str, Any]:
+    """What was measured on this machine before; `edgewise tune kernels` writes it."""
+    from edgewise.plan.probe import fingerprint
+    from edgewise.plan.store import Store
+
+    if kernels["device"] is None:
+        return {"store": None}
+    store = Store(fingerprint(kernels["threads"], kernels["table"]))
+    found = store.entries("kernels")
+    return {
+        "store": str(store.path),
+        "matmuls_measured": len(found),
+        "matmuls_changed": sum(bool(entry.get("knobs")) for entry in found.values()),
+        "choices": len(store.entries("choices")),
+        "complaint": store.complaint or None,
+    }
+
+
 def _notes(facts: dict[str, Any]) -> list[str]:
     notes = []
     memory, cpu, kernels = facts["memory"], facts["cpu"], facts["kernels"]
@@ -116,6 +135,9 @@ def _notes(facts: dict[str, Any]) -> list[str]:
         notes.append("more threads than the quota allows are stopped for part of each period, which hurts decoding.")
     if facts["disk"]["model_cache_free_bytes"] < 2**30:
         notes.append("less than 1 GiB is free where models are downloaded; HF_HOME moves the cache.")
+    if facts["tuning"].get("complaint"):
+        notes.append(facts["tuning"].pop("complaint"))
+    facts["tuning"].pop("complaint", None)
     return notes
 
 
