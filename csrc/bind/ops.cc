@@ -653,6 +653,7 @@ void bind_ops(nb::module_& m) {
       .def_prop_ro("isa", [](const Device& d) { return d.k.name; })
       .def_prop_ro("threads", [](const Device& d) { return d.team.threads(); })
       .def("_set_lookup", &set_lookup, "format"_a, "least_rows"_a)
+      .def("_set_streams", [](Device& d, bool streams) { d.streams = streams; }, "streams"_a)
       .def("upload", &upload, "values"_a)
       .def("download", [](Device&, nb::handle x) { return view(x); }, "x"_a)
       .def("_new_weight", &new_weight, "rows"_a, "cols"_a, "format"_a)

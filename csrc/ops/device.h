@@ -217,7 +217,11 @@ class Device {
 
   // The least rows from which table lookup beats dot products, by kind and by range of columns. It
   // decides about speed only: both give the same bits, of the activations in grains[kind].
-  bool looks_up(Kind kind, int64_t columns, int64_t rows) const {
+  // Weights that come from memory leave the first-level cache no room for large tables: reading slows down by a third.
+  bool looks_up(Kind kind, int64_t columns, int64_t rows, int64_t depth) const {
+    const bool one = kind <= Kind::Int1_128, three = kind >= Kind::Int3_32 && kind <= Kind::Int3_128;
+    const int64_t tables = columns * depth * (one ? kQuadBytes : three ? kPairBytes + kQuadBytes : kPairBytes) / kGroup;
+    if (streams && columns <= (one ? 4 : 8) && tables > (8 << 10)) return false;
     return rows >= lookup_rows[size_t(kind)][size_t(range_of(columns))];
   }
   // A grain for int4 in which lookup is possible is coarser, so it is a choice: for all numbers of rows and columns.
@@ -227,6 +231,7 @@ class Device {
   }
   std::array<std::array<int64_t, kRanges>, size_t(Kind::Count)> lookup_rows;
   std::array<Grain, size_t(Kind::Count)> grains;
+  bool streams = false;  // the weights are larger than the last-level cache
 
   Team team;
   const Kernels& k;

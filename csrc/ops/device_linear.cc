@@ -28,7 +28,7 @@ bool Activations::reserve(Device& device) {
     if (!memory_[g]) return false;
   }
   for (int kind = int(Kind::Int1_32); kind <= int(Kind::Int4_128); ++kind) {
-    if (!rows_[kind] || !device.looks_up(Kind(kind), columns_, rows_[kind])) continue;
+    if (!rows_[kind] || !device.looks_up(Kind(kind), columns_, rows_[kind], depth_)) continue;
     const int g = int(device.grains[size_t(kind)]);
     const bool one = kind <= int(Kind::Int1_128), three = kind >= int(Kind::Int3_32) && kind <= int(Kind::Int3_128);
     const size_t runs = size_t(columns_ * (depth_ / kGroup));

@@ -11,6 +11,7 @@ native = pytest.importorskip("edgewise._native")
 from edgewise.kernels import formats, lookup  # noqa: E402
 from edgewise.kernels.choices import RANGES, Question  # noqa: E402
 from edgewise.kernels.devices.cpu import CpuDevice  # noqa: E402
+from edgewise.kernels.lookup import last_cache_bytes  # noqa: E402
 from edgewise.testing import twins  # noqa: E402
 
 pytestmark = pytest.mark.native
@@ -157,6 +158,21 @@ def test_least_rows_from_measured_answers() -> None:
     assert lookup.least_rows(known, "int2:group=64") == (64, 256, None, 512, 64, 4096)
     assert lookup.least_rows(lambda q: known(q) if q.columns < 64 else None, "int2:group=64") is None
     assert lookup.least_rows(lambda q: lookup.LOOKUP, "int2:group=64") == (64,) * COUNT
+
+
+def test_weights_from_memory_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large tables are not made where weights do not fit the last-level cache; small ones are."""
+    monkeypatch.setattr(lookup, "last_cache_bytes", lambda: 100_000)
+    rng = np.random.default_rng(8)
+    for fmt in ("int1:group=128", "int2:group=64", "int3:group=64"):
+        stored, x = twins.random_own_blocks(fmt, 300, 2048, rng), rng.normal(size=(9, 2048)).astype(np.float32)
+        dev = CpuDevice(1)
+        dev.set_lookup(fmt, ALWAYS)
+        weights = [dev.load((300, 2048), fmt, reader(stored)) for _ in range(2)]
+        want = twins.matmul_own(fmt, stored, x)
+        for n in (1, 2, 5, 9):
+            np.testing.assert_array_equal(dev.download(dev.linear(dev.upload(x[:n]), weights[1])), want[:n])
+    assert 1 << 20 <= last_cache_bytes() < 1 << 34
 
 
 def test_every_table_has_an_answer_for_every_format() -> None:

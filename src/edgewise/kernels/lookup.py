@@ -5,6 +5,8 @@ columns the answer is one number: the least rows from which lookup pays. Rows of
 (queries, keys and values; gate and up) share the tables and count together. Bits do not depend on it.
 """
 
+import os
+
 from edgewise.kernels.choices import RANGES, Known, Question
 
 # int4 has a lookup kernel too, but it is slower than dot products everywhere and needs coarser activations.
@@ -29,6 +31,14 @@ USUAL: dict[str, dict[str, Least]] = {
         "int3": (256, 1024, None, None, None, None),
     }
 }
+
+
+def last_cache_bytes() -> int:
+    """Of the last-level cache as the C library knows it; 32 MiB where it does not."""
+    try:
+        return os.sysconf("SC_LEVEL3_CACHE_SIZE") or 32 << 20
+    except (ValueError, OSError):  # other C libraries have no such name
+        return 32 << 20
 
 
 def usual(isa: str, fmt: str) -> Least:

@@ -40,6 +40,7 @@ class CpuDevice(_native.CpuCore):
         self.notes: list[str] = []  # what a user should know about this load
         self._jobs: list[tuple[Any, Place]] = []  # loads put off
         self.known: Known = nothing_known  # what was measured on this machine
+        self._held, self._cache = 0, lookup.last_cache_bytes()
         if self.isa in lookup.USUAL:
             for fmt in lookup.FORMATS:
                 self.set_lookup(fmt, lookup.usual(self.isa, fmt))
@@ -83,6 +84,8 @@ class CpuDevice(_native.CpuCore):
             raise BadInput(f"rows selects outside the tensor's {stored_rows} rows.")
         count = stored_rows if order is None else len(order)
         weight = self._new_weight(count, cols, "F32" if widen else spec.name)
+        self._held += weight.nbytes
+        self._set_streams(self._held > self._cache)
         if place is not None and not widen:
             self._jobs.append((_native.fill_job(weight, place.fd, place.offset, order), place))
             return weight
