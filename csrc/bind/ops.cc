@@ -522,6 +522,43 @@ void copy_page(Device&, Pages& pool, int64_t src, int64_t dst) {
   std::memcpy(v.v + dst * v.v_page * width, v.v + src * v.v_page * width, size_t(v.v_page * width));
 }
 
+// Bytes of the listed pages, keys then values of each, in the pool's own layout: of use to the same pool only.
+nb::object save_pages(Device&, Pages& pool, const Ints& which) {
+  const PagesView& v = pool.view;
+  const size_t width = v.type == PageType::F32 ? 4 : 2;
+  const size_t k = size_t(v.k_page) * width, value = size_t(v.v_page) * width, count = which.shape(0);
+  for (size_t i = 0; i < count; ++i)
+    need(which.data()[i] >= 0 && which.data()[i] < pool.pages, "save_pages: no such page.");
+  auto* bytes = static_cast<uint8_t*>(std::malloc(count * (k + value) + 1));
+  if (!bytes) raise("OutOfRoom", "There is no memory to copy " + std::to_string(count) + " KV pages.");
+  nb::capsule owner(bytes, [](void* p) noexcept { std::free(p); });
+  const int32_t* pages = which.data();
+  {
+    nb::gil_scoped_release release;
+    for (size_t i = 0; i < count; ++i) {
+      std::memcpy(bytes + i * (k + value), v.k + size_t(pages[i]) * k, k);
+      std::memcpy(bytes + i * (k + value) + k, v.v + size_t(pages[i]) * value, value);
+    }
+  }
+  return nb::cast(nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(bytes, {count * (k + value)}, owner));
+}
+
+void load_pages(Device&, Pages& pool, const Ints& which, const nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>& data) {
+  const PagesView& v = pool.view;
+  const size_t width = v.type == PageType::F32 ? 4 : 2;
+  const size_t k = size_t(v.k_page) * width, value = size_t(v.v_page) * width, count = which.shape(0);
+  for (size_t i = 0; i < count; ++i)
+    need(which.data()[i] >= 0 && which.data()[i] < pool.pages, "load_pages: no such page.");
+  need(data.shape(0) == count * (k + value), "load_pages: these are not the bytes of so many pages.");
+  const int32_t* pages = which.data();
+  const uint8_t* bytes = data.data();
+  nb::gil_scoped_release release;
+  for (size_t i = 0; i < count; ++i) {
+    std::memcpy(v.k + size_t(pages[i]) * k, bytes + i * (k + value), k);
+    std::memcpy(v.v + size_t(pages[i]) * value, bytes + i * (k + value) + k, value);
+  }
+}
+
 // Sequences of (name, start, count, past) and their page tables.
 std::shared_ptr<Plan> attn_plan(Device&, const std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t>>& seqs,
                                 const std::vector<Ints>& tables, int64_t page_tokens) {
@@ -678,6 +715,8 @@ void bind_ops(nb::module_& m) {
       .def("_moe", &moe, "x"_a, "ids"_a, "weights"_a, "gate"_a, "up"_a, "down"_a, "act"_a)
       .def("alloc_pages", &alloc_pages, "pages"_a, "page_tokens"_a, "kv_heads"_a, "head_dim"_a, "dtype"_a)
       .def("copy_page", &copy_page, "pool"_a, "src"_a, "dst"_a)
+      .def("save_pages", &save_pages, "pool"_a, "pages"_a)
+      .def("load_pages", &load_pages, "pool"_a, "pages"_a, "data"_a)
       .def("attn_plan", &attn_plan, "seqs"_a, "tables"_a, "page_tokens"_a)
       .def("append", &append, "pool"_a, "k"_a, "v"_a, "plan"_a)
       .def("attention", &attention, "spec"_a, "q"_a, "pool"_a, "plan"_a);

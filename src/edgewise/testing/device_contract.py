@@ -360,6 +360,25 @@ class DeviceContract:
         first, second = (np.array(device.download(device.attention(spec, q, pool, plan))) for plan in plans)
         assert np.array_equal(_bits(first), _bits(second))
 
+    @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
+    @pytest.mark.parametrize("head_dim", [16, 24])
+    def test_saved_pages_come_back_elsewhere(
+        self, device: Device, rng: np.random.Generator, dtype: str, head_dim: int
+    ) -> None:
+        k = rng.standard_normal((20, 2 * head_dim), np.float32)
+        pool = device.alloc_pages(5, 16, 2, head_dim, dtype)
+        rows, one = [SeqRows(0, 0, 20, 0)], [SeqRows(0, 0, 1, 19)]
+        before, after = np.array([3, 1], np.int32), np.array([0, 4], np.int32)
+        spec = AttnSpec(0, 2, 2, head_dim, 0.25)
+        device.append(pool, device.upload(k), device.upload(2 * k), device.attn_plan(rows, [before], 16))
+        device.load_pages(pool, after, device.save_pages(pool, before))
+        q = device.upload(k[19:])
+        plans = [device.attn_plan(one, [table], 16) for table in (before, after)]
+        first, second = (np.array(device.download(device.attention(spec, q, pool, plan))) for plan in plans)
+        assert np.array_equal(_bits(first), _bits(second))
+        with pytest.raises((EdgewiseError, ValueError)):
+            device.load_pages(pool, after, device.save_pages(pool, before[:1]))
+
     # refusals
 
     def test_unknown_names_are_refused_in_a_sentence(self, device: Device) -> None:

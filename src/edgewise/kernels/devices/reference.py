@@ -233,6 +233,14 @@ class ReferenceDevice:
     def copy_page(self, pool: Pages, src: int, dst: int) -> None:
         pool.k[dst], pool.v[dst] = pool.k[src], pool.v[src]
 
+    def save_pages(self, pool: Pages, pages: Ints) -> npt.NDArray[np.uint8]:
+        return np.concatenate([store[pages].reshape(-1).view(np.uint8) for store in (pool.k, pool.v)])
+
+    def load_pages(self, pool: Pages, pages: Ints, data: npt.NDArray[np.uint8]) -> None:
+        half = len(data) // 2
+        for store, part in ((pool.k, data[:half]), (pool.v, data[half:])):
+            store[pages] = part.view(store.dtype).reshape(len(pages), *store.shape[1:])
+
     def attn_plan(self, seqs: Sequence[SeqRows], tables: Sequence[Ints], page_tokens: int) -> Plan:
         pages, slots = [], []
         for seq, table in zip(seqs, tables, strict=True):
