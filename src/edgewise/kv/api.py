@@ -1,10 +1,15 @@
 """L3's contract for what the model remembers. The cache appends *and* attends, so no model file sees a layout."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from edgewise.base import Cap, SeqId
 from edgewise.kernels.api import Array, AttnSpec, SeqRows
+
+Chunk = npt.NDArray[np.uint8]  # one layer's part of a sequence
 
 
 class Batch(Protocol):
@@ -37,4 +42,31 @@ class KVCache(Protocol):
 
     def fork(self, seq: SeqId, into: SeqId) -> None: ...  # copy on write
 
+    def remember(self, seq: SeqId, tokens: Sequence[int]) -> None: ...  # its tokens so far: others may reuse them
+
+    # the layers' bytes of the tokens from `start` (a whole page) on; of use to a cache of the same shape only
+    def export(self, seq: SeqId, start: int = 0) -> Iterator[Chunk]: ...
+
+    # what another exported, into pages that were reserved: tokens [start, length) are cached then
+    def adopt(self, seq: SeqId, length: int, chunks: Iterable[Chunk], start: int = 0) -> None: ...
+
     def close(self, seq: SeqId) -> None: ...
+
+
+class Swap(Protocol):
+    """Where exported pages wait while their sequence has none. Nothing here ever raises for a disk's fault: what cannot
+    be kept or read back correctly is computed again."""
+
+    stalled_s: float  # how long callers have waited for it
+
+    def put(self, seq: SeqId, length: int, chunks: Iterable[Chunk]) -> bool: ...  # False: not kept
+
+    def fetch(self, seq: SeqId) -> None: ...  # begins to read, and returns
+
+    def take(self, seq: SeqId) -> tuple[int, Sequence[Chunk]] | None: ...  # (length, chunks), and forgets; None: lost
+
+    def drop(self, seq: SeqId) -> None: ...
+
+    def seconds(self, nbytes: int) -> float: ...  # that it takes to write and read so much, as measured so far
+
+    def close(self) -> None: ...

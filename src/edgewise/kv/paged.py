@@ -3,15 +3,17 @@
 Paper:  Kwon et al., Efficient Memory Management for LLM Serving with PagedAttention, 2023, arXiv:2309.06180
 Exact.
 Needs:  a device with alloc_pages, copy_page, attn_plan, append and attention
-Cost:   less than one page of waste a sequence; O(1) bookkeeping a token; at most one page copied after a fork
+Cost:   less than one page of waste a sequence; O(1) bookkeeping a token; at most one page copied after a fork; one hash
+        a full page
 Status: kept
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 from edgewise.base import BadInput, Cap, SeqId, Unsupported
 from edgewise.kernels.api import Array, AttnSpec, Device, SeqRows
+from edgewise.kv.api import Chunk
 from edgewise.kv.pages import Pages
 
 ITEM_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
@@ -27,7 +29,7 @@ def token_bytes(layers: int, kv_heads: int, head_dim: int, dtype: str) -> int:
 class PagedCache:
     """One pool per layer on the device, one page table per sequence, the same table for all layers."""
 
-    gives: ClassVar[frozenset[Cap]] = frozenset({Cap.REWIND, Cap.FORK})
+    gives: ClassVar[frozenset[Cap]] = frozenset({Cap.REWIND, Cap.FORK, Cap.EXPORT})
     replays: ClassVar[bool] = True
 
     def __init__(
@@ -39,6 +41,7 @@ class PagedCache:
         pages: int,
         page_tokens: int = 16,
         dtype: str = "f16",
+        reuse: bool = True,
     ) -> None:
         if min(layers, kv_heads, head_dim) < 1:
             raise BadInput(f"A cache of {layers} layers, {kv_heads} KV heads and head size {head_dim} makes no sense.")
@@ -46,7 +49,7 @@ class PagedCache:
         self.device = device
         self.dtype = dtype
         self.page_tokens = page_tokens
-        self.pages = Pages(pages, page_tokens)
+        self.pages = Pages(pages, page_tokens, reuse)
         self._pools = [device.alloc_pages(pages, page_tokens, kv_heads, head_dim, dtype) for _ in range(layers)]
 
     def free_tokens(self) -> int:
@@ -56,8 +59,10 @@ class PagedCache:
         return self.pages.holdings[seq].length
 
     def open(self, seq: SeqId, tokens: Sequence[int]) -> int:
-        self.pages.open(seq)
-        return 0
+        return self.pages.open(seq, tokens)
+
+    def remember(self, seq: SeqId, tokens: Sequence[int]) -> None:
+        self.pages.remember(seq, tokens)
 
     def reserve(self, seq: SeqId, length: int) -> None:
         copy = self.pages.reserve(seq, length)
@@ -89,6 +94,22 @@ class PagedCache:
 
     def fork(self, seq: SeqId, into: SeqId) -> None:
         self.pages.fork(seq, into)
+
+    def export(self, seq: SeqId, start: int = 0) -> Iterator[Chunk]:
+        held = self.pages.holdings[seq]
+        pages = held.view[start // self.page_tokens : -(-held.length // self.page_tokens)]
+        for pool in self._pools:
+            yield self.device.save_pages(pool, pages)
+
+    def adopt(self, seq: SeqId, length: int, chunks: Iterable[Chunk], start: int = 0) -> None:
+        held = self.pages.holdings[seq]
+        assert start % self.page_tokens == 0, start
+        assert held.length >= start, (seq, held.length, start)
+        assert length <= held.writable, (seq, length, held.writable)
+        pages = held.view[start // self.page_tokens : -(-length // self.page_tokens)]
+        for pool, chunk in zip(self._pools, chunks, strict=True):
+            self.device.load_pages(pool, pages, chunk)
+        self.pages.commit(seq, length)
 
     def close(self, seq: SeqId) -> None:
         self.pages.close(seq)

@@ -2,9 +2,18 @@
 
 A page holds `page_tokens` tokens of one or more sequences that share a prefix. A sequence may write only into pages
 that it holds alone, so a shared tail page is replaced (copied by the caller) before the first write after a fork.
+A full page whose tokens are told (`remember`) can be found again: by a cryptographic hash of its tokens and its
+parent's hash, and then by comparing the tokens themselves. When its last owner goes it stays idle, and counts as free:
+it is given away last, least recently used first, and then forgotten.
 Invariants, tested: free + held = all; a page's count equals the number of tables that list it; only full or read-only
-pages are shared between sequences that have written since their fork.
+pages are shared between sequences that have written since their fork; nobody writes into a page that can be found.
 """
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,13 +24,14 @@ from edgewise.kernels.api import Ints
 class Holding:
     """One sequence's pages: `view` is the page table, `length` the tokens cached, `writable` how far it may write."""
 
-    __slots__ = ("_room", "length", "view", "writable")
+    __slots__ = ("_room", "chain", "length", "view", "writable")
 
     def __init__(self) -> None:
         self._room: Ints = np.empty(8, np.int32)
         self.view: Ints = self._room[:0]
         self.length = 0
         self.writable = 0
+        self.chain: list[bytes] = []  # hashes of its first full pages, as far as they were told
 
     def resize(self, count: int) -> None:
         """Sets the number of pages in the table; new entries are undefined until written."""
@@ -32,10 +42,18 @@ class Holding:
         self.view = self._room[:count]
 
 
-class Pages:
-    """A free list and a reference count per page, and one table per sequence."""
+class Known(NamedTuple):
+    """What a page that can be found holds."""
 
-    def __init__(self, pages: int, page_tokens: int) -> None:
+    digest: bytes
+    parent: bytes
+    tokens: bytes  # int32
+
+
+class Pages:
+    """A free list and a reference count per page, and one table per sequence. reuse: full pages may be found again."""
+
+    def __init__(self, pages: int, page_tokens: int, reuse: bool = True) -> None:
         if page_tokens < 16 or page_tokens % 16:
             raise BadInput(f"page_tokens must be a positive multiple of 16 but is {page_tokens}.")
         if pages < 1:
@@ -44,16 +62,64 @@ class Pages:
         self.page_tokens = page_tokens
         self.counts = [0] * pages  # how many tables list each page
         self.holdings: dict[int, Holding] = {}
+        self.reuse = reuse
+        self.known: dict[int, Known] = {}
+        self.idle: OrderedDict[int, None] = OrderedDict()  # known pages that no table lists, least recently used first
+        self._found: dict[bytes, int] = {}  # digest → page
         self._free = list(range(pages - 1, -1, -1))  # a stack: low page numbers first, so few pages are ever touched
 
     @property
     def free(self) -> int:
-        return len(self._free)
+        return len(self._free) + len(self.idle)
 
-    def open(self, seq: int) -> None:
+    def open(self, seq: int, tokens: Sequence[int] = ()) -> int:
+        """A new sequence. Returns how many of the tokens are cached already: whole pages, never all of them, because
+        the last token must be computed for its logits."""
         if seq in self.holdings:
             raise BadInput(f"Sequence {seq} is already open in the cache. Close it first.")
-        self.holdings[seq] = Holding()
+        held = self.holdings[seq] = Holding()
+        if not self._found or len(tokens) <= self.page_tokens:
+            return 0
+        raw, width, parent = array("i", tokens).tobytes(), 4 * self.page_tokens, b""
+        pages: list[int] = []
+        for at in range(0, (len(tokens) - 1) // self.page_tokens * width, width):
+            part = raw[at : at + width]
+            digest = self.digest(parent, part)
+            page = self._found.get(digest)
+            if page is None or self.known[page] != (digest, parent, part):
+                break
+            pages.append(page)
+            held.chain.append(digest)
+            parent = digest
+        held.resize(len(pages))
+        held.view[:] = pages
+        for page in pages:
+            self.counts[page] += 1
+            self.idle.pop(page, None)
+        held.length = held.writable = len(pages) * self.page_tokens
+        return held.length
+
+    def remember(self, seq: int, tokens: Sequence[int]) -> None:
+        """tokens: the sequence's, at least those that are cached. Its full pages can be found from now on."""
+        held = self.holdings[seq]
+        full = min(held.length, len(tokens)) // self.page_tokens
+        if not self.reuse or full <= len(held.chain):
+            return
+        first, width = len(held.chain), 4 * self.page_tokens
+        raw = array("i", tokens[first * self.page_tokens : full * self.page_tokens]).tobytes()
+        parent = held.chain[-1] if held.chain else b""
+        for at, page in enumerate(held.view[first:full].tolist()):
+            part = raw[at * width : (at + 1) * width]
+            digest = self.digest(parent, part)
+            if digest not in self._found and page not in self.known:
+                self._found[digest] = page
+                self.known[page] = Known(digest, parent, part)
+            held.chain.append(digest)
+            parent = digest
+
+    @staticmethod
+    def digest(parent: bytes, tokens: bytes) -> bytes:
+        return blake2b(parent + tokens, digest_size=32).digest()
 
     def reserve(self, seq: int, length: int) -> tuple[int, int] | None:
         """Makes tokens [cached, length) writable, all or nothing. Returns (from, to) if a shared tail must be copied.
@@ -68,9 +134,9 @@ class Pages:
         tail = held.length // size  # the first page to be written
         shared = tail < have and self.counts[held.view[tail]] > 1
         need = max(want - have, 0) + shared
-        if need > len(self._free):
+        if need > self.free:
             raise OutOfRoom(
-                f"The KV cache is full: {length} tokens need {need} more pages of {size} tokens, {len(self._free)} of "
+                f"The KV cache is full: {length} tokens need {need} more pages of {size} tokens, {self.free} of "
                 f"{self.pages} are free. Ask for a shorter context, fewer sequences at once, or a smaller KV type."
             )
         copy = None
@@ -79,6 +145,8 @@ class Pages:
             self.counts[old] -= 1
             held.view[tail] = new
             copy = (old, new)
+        elif tail < have:
+            self._forget(int(held.view[tail]))  # it was rewound into, and will hold something else
         if want > have:
             held.resize(want)
             for at in range(have, want):
@@ -98,11 +166,13 @@ class Pages:
         if not 0 <= length <= held.length:
             raise BadInput(f"Sequence {seq} holds {held.length} tokens and cannot be rewound to {length}.")
         keep = -(-length // self.page_tokens)
-        for page in held.view[keep:].tolist():
+        for page in reversed(held.view[keep:].tolist()):
             self._drop(page)
         held.resize(keep)
         held.length = length
-        alone = keep == 0 or length == keep * self.page_tokens or self.counts[held.view[keep - 1]] == 1
+        del held.chain[length // self.page_tokens :]
+        tail = int(held.view[keep - 1]) if length % self.page_tokens else -1
+        alone = tail < 0 or (self.counts[tail] == 1 and tail not in self.known)
         held.writable = keep * self.page_tokens if alone else length
 
     def fork(self, seq: int, into: int) -> None:
@@ -117,18 +187,33 @@ class Pages:
             self.counts[page] += 1
         # Unwritten pages reserved by the parent stay the parent's; neither may write the shared tail as it is.
         copy.length = copy.writable = held.length
+        copy.chain = held.chain[:]
         held.writable = held.length
 
     def close(self, seq: int) -> None:
-        for page in self.holdings.pop(seq).view.tolist():
+        # The tail first: of a chain, that is the part to be given away before the rest.
+        for page in reversed(self.holdings.pop(seq).view.tolist()):
             self._drop(page)
 
     def _take(self) -> int:
-        page = self._free.pop()
+        if self._free:
+            page = self._free.pop()
+        else:
+            page = next(iter(self.idle))
+            del self.idle[page]
+            self._forget(page)
         self.counts[page] = 1
         return page
 
     def _drop(self, page: int) -> None:
         self.counts[page] -= 1
         if self.counts[page] == 0:
-            self._free.append(page)
+            if page in self.known:
+                self.idle[page] = None
+            else:
+                self._free.append(page)
+
+    def _forget(self, page: int) -> None:
+        known = self.known.pop(page, None)
+        if known is not None:
+            del self._found[known.digest]

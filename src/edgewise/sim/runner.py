@@ -1,0 +1,62 @@
+"""A runner that computes nothing and takes time: the virtual clock moves by what a step of this work would cost."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from edgewise.base import Clock
+from edgewise.engine.api import StepCost, Work
+from edgewise.kernels.api import Floats
+from edgewise.sim.memory import START, follow
+
+
+class CostRunner:
+    """Tokens follow from the chained hash that the cache's slots hold, so equal texts go on equally wherever they are.
+
+    kv: a cache over SlotMemory. vocab: small, because the logits are one row of zeros and never looked at."""
+
+    def __init__(self, kv: Any, cost: StepCost, clock: Clock, vocab: int = 256) -> None:
+        self.kv, self.cost, self.clock, self.vocab = kv, cost, clock, vocab
+        self.busy_s = 0.0
+        self._pool: list[int] = kv._pools[0]
+        self._peaks: list[int] = []
+        self._logits = np.zeros((1, vocab), np.float32)
+
+    def step(self, work: Sequence[Work]) -> Floats:
+        size, pool = self.kv.page_tokens, self._pool
+        prefill = decode = context = 0
+        peaks: list[int] = []
+        seqs: list[Any] = []
+        for seq, tokens, past, wanted in work:
+            held = self.kv.pages.holdings[seq]
+            count = len(tokens)
+            assert held.length == past, (seq, held.length, past)
+            assert past + count <= held.writable, (seq, past + count, held.writable)
+            table = held.view
+            at = past - 1
+            value = pool[int(table[at // size]) * size + at % size] if past else START
+            for token in tokens:
+                at += 1
+                value = follow(value, token)
+                pool[int(table[at // size]) * size + at % size] = value
+                if at >= past + count - wanted:
+                    peaks.append(value % self.vocab)
+            if count == wanted:
+                decode += 1
+            else:
+                prefill += count
+            context += past + count
+            seqs.append((seq, past + count))
+        seconds = self.cost.seconds(prefill, decode, context)
+        self.busy_s += seconds
+        self.clock.sleep(seconds)
+        for seq, length in seqs:
+            self.kv.pages.commit(seq, length)
+        self._peaks = peaks
+        if len(peaks) > len(self._logits):
+            self._logits = np.zeros((len(peaks), self.vocab), np.float32)
+        return self._logits[: len(peaks)]
+
+    def peaks(self) -> Sequence[int]:
+        return self._peaks

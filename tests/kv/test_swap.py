@@ -1,0 +1,135 @@
+"""Row R12: whatever a disk does, the bytes that come back are the bytes that went, or nothing comes back."""
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgewise.base import BadInput, SeqId
+from edgewise.kv.api import Chunk
+from edgewise.kv.swap import Disk, SwapFile
+
+
+def chunks(seed: int, size: int = 1000, count: int = 3) -> list[Chunk]:
+    numbers = np.random.default_rng(seed)
+    return [numbers.integers(0, 256, size, np.uint8) for _ in range(count)]
+
+
+class BadDisk(Disk):
+    """The `at`-th call goes wrong in one of the ways that disks have."""
+
+    def __init__(self, how: str, at: int) -> None:
+        self.how, self.at, self.calls, self.hurt = how, at, 0, 0
+
+    def _now(self) -> bool:
+        self.calls += 1
+        self.hurt += self.calls == self.at
+        return self.calls == self.at
+
+    def open(self, folder: Path | None) -> int:
+        if self._now() and self.how in ("EIO", "ENOSPC"):
+            raise OSError(getattr(errno, self.how), "injected")
+        return super().open(folder)
+
+    def write(self, fd: int, data: memoryview) -> int:
+        if self._now():
+            if self.how in ("EIO", "ENOSPC"):
+                raise OSError(getattr(errno, self.how), "injected")
+            if self.how == "short":
+                return super().write(fd, data[: len(data) // 2])
+            if self.how == "stale":
+                os.lseek(fd, len(data), os.SEEK_CUR)  # says it wrote; the old bytes (zeros) stay
+                return len(data)
+            return super().write(fd, memoryview(bytes([data[0] ^ 1]) + bytes(data[1:])))
+        return super().write(fd, data)
+
+    def read(self, fd: int, nbytes: int, offset: int) -> bytes:
+        data = super().read(fd, nbytes, offset)
+        if self._now():
+            if self.how in ("EIO", "ENOSPC"):
+                raise OSError(getattr(errno, self.how), "injected")
+            if self.how == "short":
+                return data[: len(data) // 2]
+            if self.how == "stale":
+                return bytes(len(data))
+            return bytes([data[0] ^ 128]) + data[1:]
+        return data
+
+
+def test_what_went_comes_back(tmp_path: Path) -> None:
+    swap = SwapFile(tmp_path)
+    for seq in range(5):
+        assert swap.put(SeqId(seq), 10 + seq, chunks(seq))
+    swap.fetch(SeqId(3))
+    for seq in (3, 0, 4, 1):
+        kept = swap.take(SeqId(seq))
+        assert kept is not None
+        assert kept[0] == 10 + seq
+        assert all(np.array_equal(a, b) for a, b in zip(kept[1], chunks(seq), strict=True))
+    assert swap.take(SeqId(3)) is None
+    assert swap.seconds(10**6) > 0
+    assert list(tmp_path.iterdir()) == []  # no names: nothing stays behind, even after a kill
+    swap.drop(SeqId(2))
+    swap.close()
+    assert swap._held == 0
+
+
+@pytest.mark.parametrize("how", ["EIO", "ENOSPC", "short", "stale", "flip"])
+def test_no_fault_of_a_disk_gives_wrong_bytes(how: str) -> None:
+    lost = 0
+    for at in range(1, 40):
+        disk = BadDisk(how, at)
+        swap = SwapFile(disk=disk)
+        for seq in range(4):
+            swap.put(SeqId(seq), 7, chunks(seq))
+        kept = [swap.take(SeqId(seq)) for seq in range(4)]
+        for seq, one in enumerate(kept):
+            if one is not None:
+                assert all(np.array_equal(a, b) for a, b in zip(one[1], chunks(seq), strict=True))
+        gone = sum(one is None for one in kept)
+        assert gone <= 1, "a fault hurt more than the sequence it met"
+        lost += gone
+        before = len(os.listdir("/proc/self/fd")) if at == 39 else 0
+        swap.close()
+        assert at != 39 or len(os.listdir("/proc/self/fd")) <= before
+        if not disk.hurt:
+            break
+    else:
+        pytest.fail("the walk over all calls does not end")
+    assert (lost == 0) == (how == "short")  # a short write or read is simply gone on with
+
+
+def test_limits(tmp_path: Path) -> None:
+    swap = SwapFile(tmp_path, limit_bytes=6500)
+    assert swap.put(SeqId(0), 1, chunks(0))
+    assert swap.put(SeqId(1), 1, chunks(1))
+    assert not swap.put(SeqId(2), 1, chunks(2))
+    swap.drop(SeqId(0))
+    assert swap.put(SeqId(2), 1, chunks(2))
+    assert not SwapFile(staging_bytes=2000).put(SeqId(0), 1, chunks(0))
+    swap.close()
+    with pytest.raises(BadInput, match="does not exist"):
+        SwapFile(tmp_path / "nowhere")
+
+
+def test_a_slow_disk_makes_callers_wait_but_never_fills_memory() -> None:
+    class Slow(Disk):
+        gate = threading.Event()
+        most = 0
+
+        def write(self, fd: int, data: memoryview) -> int:
+            self.gate.wait(5)
+            Slow.most = max(Slow.most, swap._staged)
+            return super().write(fd, data)
+
+    swap = SwapFile(staging_bytes=7000, disk=Slow())
+    threading.Timer(0.05, Slow.gate.set).start()
+    for seq in range(6):
+        assert swap.put(SeqId(seq), 1, chunks(seq))
+    assert swap.stalled_s > 0
+    assert 0 < Slow.most <= 7000
+    assert all(swap.take(SeqId(seq)) is not None for seq in range(6))
+    swap.close()
