@@ -14,8 +14,11 @@ CENTRE = {
         "ignore_eos", "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias", "allowed_token_ids",
         "logprobs", "skip_special_tokens",
     ),
-    Job: ("seq", "arrival_s", "prompt_tokens", "prefilled", "generated", "running", "priority"),
-    Decision: ("prefill", "decode", "preempt"),
+    Job: (
+        "seq", "arrival_s", "prompt_tokens", "prefilled", "generated", "running", "priority", "key", "left", "served_s",
+        "since_s", "promotions", "swapped",
+    ),
+    Decision: ("prefill", "decode", "preempt", "promote", "park", "fetch"),
 }  # fmt: skip
 
 

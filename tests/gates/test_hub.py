@@ -9,7 +9,9 @@ PLAIN_WORDS_SLOTS = {
     "device", "checkpoint", "source", "architecture", "model", "format", "quantiser", "sampler", "router",
     "tokenizer", "bench",
 }  # fmt: skip
-DEFAULTS = {"none", "paged", "fcfs", "text", "penalties", "bias", "allowed", "min_tokens"}
+DEFAULTS = {
+    "none", "paged", "fcfs", "text", "penalties", "bias", "allowed", "min_tokens", "auto", "priority",
+}  # fmt: skip
 
 
 def hub() -> list:

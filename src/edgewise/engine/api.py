@@ -1,11 +1,35 @@
 """L6's contract: the loop. Policies are pure (state in, decision out); the runner does the work of one step."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from edgewise.base import SeqId
 from edgewise.kernels.api import Floats
+
+
+class StepCost(NamedTuple):
+    """Seconds of one step: a fixed part (the weights are read), and one for each prompt token, each sequence that
+    decodes, and each cached token that is attended to. Measured by the engine on itself, or given (the simulator)."""
+
+    step_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    context_s: float = 0.0
+
+    def seconds(self, prefill: int = 0, decode: int = 0, context: int = 0) -> float:
+        return self.step_s + prefill * self.prefill_s + decode * self.decode_s + context * self.context_s
+
+
+NO_COST = StepCost()
+
+
+class Ended(NamedTuple):
+    """What a request that is over needed; policies learn from these. Not whole: it was cancelled or failed."""
+
+    prompt_tokens: int
+    generated: int
+    whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -18,27 +42,39 @@ class Job:
     prefilled: int  # tokens in the cache
     generated: int
     running: bool  # it holds KV pages
-    priority: int = 0
+    priority: int = 0  # lower goes first, as in vLLM
+    key: str = ""  # whose request it is, for fair shares
+    left: int = 0  # tokens that may still be generated: an upper limit, exact where nothing else ends the text
+    served_s: float = 0.0  # duration of the steps it took part in since it arrived or was last promoted
+    since_s: float = 0.0  # when it last took part in a step; before that, its arrival
+    promotions: int = 0
+    swapped: int = 0  # tokens kept in the swap file while it holds no pages
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What one step may spend."""
+    """What one step may spend, and what the engine knows about itself."""
 
     tokens: int  # rows in the batch
-    sequences: int  # that may hold KV pages at once
+    sequences: int  # that one step computes; more may hold KV pages
     free_tokens: int  # KV room, in whole pages
     page_tokens: int = 1  # KV room is handed out in pages of this many tokens
+    cost: StepCost = NO_COST
+    ended: Sequence[Ended] = ()  # the most recent ones, oldest first
+    shares: Mapping[str, float] = field(default_factory=dict)  # key → rows computed for it, older ones fading
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Who does what in this step. `preempt` is an list of volunteers: the first of them gives up its pages, then the
+    """Who does what in this step. `preempt` is a list of volunteers: the first of them gives up its pages, then the
     next, when (and only when) the work above does not fit."""
 
     prefill: tuple[tuple[SeqId, int], ...] = ()
     decode: tuple[SeqId, ...] = ()
     preempt: tuple[SeqId, ...] = ()
+    promote: tuple[SeqId, ...] = ()  # their service is counted from zero again
+    park: tuple[SeqId, ...] = ()  # give up their pages now, ahead of need; none of them has work above
+    fetch: tuple[SeqId, ...] = ()  # have been swapped out and will soon be wanted: begin to read them back
 
 
 class SchedulerPolicy(Protocol):

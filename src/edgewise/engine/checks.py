@@ -38,3 +38,11 @@ def check_request(request: Request, vocab: int, context: int, capacity: int) -> 
         if not params.allowed_token_ids:
             raise BadInput("allowed_token_ids is empty: no token could be chosen. Leave it out to allow all.")
         _in_vocabulary("allowed_token_ids", params.allowed_token_ids, vocab)
+    extra = request.extra
+    if not isinstance(extra.get("priority", 0), int):
+        raise BadInput(f"priority is {extra['priority']!r} but must be an integer; lower goes first.")
+    if not isinstance(extra.get("key", ""), str):
+        raise BadInput(f"key is {extra['key']!r} but must be a text: whose request it is.")
+    timeout = extra.get("timeout_s")
+    if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < math.inf):
+        raise BadInput(f"timeout_s is {timeout!r} but must be a number of seconds above 0.")

@@ -1,4 +1,4 @@
-"""The one decode loop: continuous batching, chunked prefill, forked samples, preemption by recomputing.
+"""The one decode loop: continuous batching, chunked prefill, forked samples, preemption by recomputing or by swap.
 
 A step: the policy picks, the speculator drafts, room is reserved (the policy's volunteers give way if there is none),
 the runner computes, the verifier accepts, the rest is rewound. Every slot has a null member, so the loop asks no
@@ -14,23 +14,29 @@ from edgewise.base import BadInput, Clock, EdgewiseError, Event, Incompatible, O
 from edgewise.decode.api import Accepted, Draft, Speculator, Verifier
 from edgewise.decode.logprobs import token_logprobs
 from edgewise.decode.rules import rules_for
-from edgewise.engine.api import Budget, Runner, SchedulerPolicy, Work
+from edgewise.engine.api import Budget, Decision, Ended, Runner, SchedulerPolicy, StepCost, Work
 from edgewise.engine.checks import check_request
+from edgewise.engine.meter import StepMeter
 from edgewise.engine.sample import Sample
 from edgewise.kernels.api import Floats
-from edgewise.kv.api import KVCache
+from edgewise.kv.api import KVCache, Swap
 
 NO_DRAFT = Draft()
 NOT_FINITE = (
     "The model's logits after token {} are not finite (NaN or infinite). Its weights may be damaged, or overflow: "
     "check the file, or try kv_cache_dtype f32."
 )
+LATE = "The request was not finished within its timeout_s."
+PAST = 512  # requests that are over and that policies may learn from
+FADE = 0.999  # of a key's share, for each step
 _MASK64 = (1 << 64) - 1
 
 
 class Engine:
     """context: longest sequence, prompt and output. ends: token ids that end a text. rows: tokens a step may compute.
-    sequences: how many may hold KV pages at once. seed: for requests that bring none."""
+    sequences: that a step may compute. seed: for requests that bring none. swap: where pages of the preempted go when
+    that is cheaper than computing them again. cost: what steps cost, as long as none was measured. waiting: requests
+    that may queue; 0: any number."""
 
     def __init__(
         self,
@@ -48,6 +54,9 @@ class Engine:
         page_tokens: int = 16,
         seed: int = 0,
         clock: Clock | None = None,
+        swap: Swap | None = None,
+        cost: StepCost = StepCost(),
+        waiting: int = 0,
     ) -> None:
         if min(rows, sequences, context) < 1:
             raise BadInput(f"The engine needs rows, sequences and context ≥ 1, not {rows}, {sequences} and {context}.")
@@ -55,10 +64,16 @@ class Engine:
         self.vocab, self.context, self.ends = vocab, context, frozenset(ends)
         self.rows, self.sequences, self.page_tokens, self.seed = rows, sequences, page_tokens, seed
         self.capacity = kv.free_tokens()
+        self.swap, self.meter, self.waiting = swap, StepMeter(cost), waiting
+        self.steps = self.preempted = self.swapped_out = self.swapped_in = self.reused_tokens = 0
+        self.decision = Decision()  # the last one
         self._clock = clock or WallClock()
         self._samples: dict[SeqId, Sample] = {}  # in order of arrival; followers are with their leader until they fork
         self._live: dict[str, int] = {}  # request → samples not finished
         self._events: list[Event] = []  # to be told at the next step
+        self._past: tuple[Ended, ...] = ()
+        self._shares: dict[str, float] = {}
+        self._deadlines = False
         self._ordinal = itertools.count()
         self._next_seq = itertools.count()
 
@@ -69,6 +84,8 @@ class Engine:
         if name in self._live:
             raise BadInput(f"A request with the id '{name}' is already running. Give each request its own id.")
         check_request(request, self.vocab, self.context, self.capacity)
+        if self.waiting and sum(not sample.running for sample in self._samples.values()) >= self.waiting:
+            raise OutOfRoom(f"{self.waiting} requests are waiting already, and no more may. Try again later.")
         longest = self.context if params.max_tokens is None else len(request.tokens) + params.max_tokens
         limit = min(longest, self.context)
         stops: dict[int, int | None] = {token: token for token in params.stop_token_ids}
@@ -89,6 +106,7 @@ class Engine:
             self._events += [Event(name, finish_reason="length", index=sample.index) for sample in samples]
             return name
         self._live[name] = len(samples)
+        self._deadlines |= samples[0].deadline_s is not None
         samples[0].followers = samples[1:]
         self._enter(samples[0])
         return name
@@ -107,25 +125,86 @@ class Engine:
 
     def step(self) -> list[Event]:
         """Computes one batch. What is new: one event per sample that got tokens or ended."""
+        if self._deadlines:
+            self._expire()
         if self._samples:
             ready = self._place()
             try:
                 if ready:
-                    self._finish(ready, self.runner.step([piece for _, piece, _ in ready]))
+                    self._compute(ready)
             except BaseException:  # Ctrl+C included: nobody knows how far it came, so all of it is computed again
                 for sample, _, _ in ready:
                     if sample.running:
-                        self._preempt(sample)
+                        self._close(sample, healthy=False)
                 raise
         events, self._events = self._events, []
         return events
 
+    def _compute(self, ready: list[tuple[Sample, Work, Draft]]) -> None:
+        """One pass. When it fails, each sequence goes alone, and only those that fail again are lost."""
+        self.steps += 1
+        begin = self._clock.now()
+        try:
+            logits = self.runner.step([piece for _, piece, _ in ready])
+        except Exception as problem:
+            if len(ready) == 1:
+                self._end(ready[0][0], "error", _words(problem))
+                return
+            for entry in ready:
+                sample = entry[0]
+                if sample.running:
+                    if self.kv.length(sample.seq) > sample.cached:  # it failed after the work was done
+                        self.kv.rewind(sample.seq, sample.cached)
+                        self.kv.reserve(sample.seq, sample.cached + len(entry[1].tokens))
+                    self._compute([entry])
+            return
+        self._account(ready, begin)
+        self._finish(ready, logits)
+
+    def _account(self, ready: list[tuple[Sample, Work, Draft]], begin: float) -> None:
+        """Who was served how long, and what it cost."""
+        now = self._clock.now()
+        seconds, prefill, decode, context = now - begin, 0, 0, 0
+        if len(self._shares) > 1:
+            for key in self._shares:
+                self._shares[key] *= FADE
+        for sample, piece, _ in ready:
+            sample.served_s += seconds
+            sample.since_s = now
+            rows = len(piece.tokens)
+            self._shares[sample.key] = self._shares.get(sample.key, 0.0) + rows
+            context += piece.past + rows
+            if rows == piece.wanted:
+                decode += 1
+            else:
+                prefill += rows
+        self.meter.saw(prefill, decode, context, seconds)
+
+    def _expire(self) -> None:
+        now = self._clock.now()
+        for sample in list(self._samples.values()):
+            if sample.deadline_s is not None and now >= sample.deadline_s:
+                for one in (*sample.followers, sample):
+                    self._end(one, "error", LATE)
+
     def _place(self) -> list[tuple[Sample, Work, Draft]]:
         """Asks the policy and reserves room: who does what in this step."""
         samples = self._samples
-        budget = Budget(self.rows, self.sequences, self.kv.free_tokens(), self.page_tokens)
+        budget = Budget(
+            self.rows, self.sequences, self.kv.free_tokens(), self.page_tokens, self.meter.cost, self._past,
+            self._shares,
+        )  # fmt: skip
         decision = self.policy.pick([s.job() for s in samples.values()], budget, self._clock.now())
-        volunteers = decision.preempt
+        self.decision, volunteers = decision, decision.preempt
+        for seq in decision.promote:
+            samples[seq].served_s = 0.0
+            samples[seq].promotions += 1
+        if self.swap is not None:
+            for seq in decision.park:
+                if samples[seq].running:
+                    self._preempt(samples[seq])
+            for seq in decision.fetch:
+                self.swap.fetch(seq)
         arriving = {seq for seq, _ in decision.prefill if not samples[seq].running}
         decoding = [samples[seq] for seq in decision.decode]
         spare = self.rows - len(decoding) - sum(count for _, count in decision.prefill)
@@ -142,6 +221,8 @@ class Engine:
             if seq in arriving:
                 self._admit(sample)
             elif not sample.running:  # it has just given way to an older one
+                continue
+            if sample.swapped and not self._bring_back(sample, count, volunteers):
                 continue
             count = min(count, sample.target - sample.cached)
             if self._reserve(sample, count, volunteers):
@@ -169,8 +250,8 @@ class Engine:
             for member in group:
                 try:
                     accepted = self.verifier.accept(member.view, draft, logits[rows], member.rules, best)
-                except EdgewiseError as problem:
-                    self._end(member, "error", str(problem))
+                except Exception as problem:  # a rule, or what a user gave it, is at fault: this sample's affair
+                    self._end(member, "error", _words(problem))
                     continue
                 outcomes.append(accepted)
                 surplus = len(draft.tokens) + 1 - len(accepted.tokens)
@@ -178,6 +259,8 @@ class Engine:
                     member.cached -= surplus
                     self.kv.rewind(member.seq, member.cached)
                 self._emit(member, accepted, logits[rows])
+            if sample.running and len(piece.tokens) > piece.wanted:  # a prompt is complete: others may begin with it
+                self.kv.remember(sample.seq, sample.tokens)
         self.speculator.accepted(outcomes)
 
     def _emit(self, sample: Sample, accepted: Accepted, logits: Floats) -> None:
@@ -215,6 +298,7 @@ class Engine:
         sample.running = True
         sample.target = len(sample.tokens)
         sample.cached = min(self.kv.open(sample.seq, sample.tokens), sample.target - 1)
+        self.reused_tokens += sample.cached
         if self.kv.length(sample.seq) > sample.cached:
             self.kv.rewind(sample.seq, sample.cached)
 
@@ -247,15 +331,62 @@ class Engine:
         return seq in self._samples and self._samples[seq].running
 
     def _preempt(self, sample: Sample) -> None:
-        """Its pages go; its tokens stay, and are computed again when there is room: the same bits, by law 1."""
+        """Its pages go: to the swap file, or, if that is cheaper, to be computed again. The same bits, by law 1."""
+        self.preempted += 1
+        if self.swap is not None and sample.cached > 1 and self._swap_pays(sample):
+            cached = min(sample.cached, len(sample.tokens) - 1)  # one must be left, for its logits
+            if self.kv.length(sample.seq) > cached:
+                self.kv.rewind(sample.seq, cached)
+            if self.swap.put(sample.seq, cached, self.kv.export(sample.seq)):
+                sample.swapped = cached
+                self.swapped_out += 1
+        self._close(sample)
+
+    def _swap_pays(self, sample: Sample) -> bool:
+        """Against computing the cached tokens again, at what steps cost here."""
+        cost, nbytes = self.meter.cost, sample.cached * getattr(self.kv, "token_bytes", 0)
+        steps = -(-sample.cached // self.rows)
+        again = steps * cost.step_s + cost.seconds(sample.cached)
+        assert self.swap is not None
+        return again == 0 or self.swap.seconds(nbytes) < again
+
+    def _bring_back(self, sample: Sample, count: int, volunteers: Sequence[SeqId]) -> bool:
+        """What the sample had cached comes from the swap file. False when it had to give way itself."""
+        assert self.swap is not None
+        length, known = sample.swapped, sample.cached
+        if known + self.page_tokens <= length:  # else others kept nearly all of it
+            if not self._reserve(sample, length - known + min(count, sample.target - length), volunteers):
+                return False
+            kept = self.swap.take(sample.seq)
+            if kept is not None:
+                self.kv.close(sample.seq)
+                self.kv.open(sample.seq, ())
+                sample.swapped = sample.cached = 0
+                if not self._reserve(sample, length, volunteers):
+                    return False
+                self.kv.adopt(sample.seq, length, kept[1])
+                sample.cached = length
+                self.swapped_in += 1
+        self.swap.drop(sample.seq)
+        sample.swapped = 0
+        return True
+
+    def _close(self, sample: Sample, healthy: bool = True) -> None:
+        """Lets go of its pages. A finished prefill stays of use, whatever became of the request."""
+        if healthy:
+            self.kv.remember(sample.seq, sample.tokens)
         self.kv.close(sample.seq)
         sample.running, sample.cached, sample.target = False, 0, len(sample.tokens)
 
     def _end(self, sample: Sample, reason: str, error: str | None = None, event: Event | None = None) -> None:
         self._events.append(event or Event(sample.request_id, (), (), reason, error, sample.index))
         if sample.running:
-            self.kv.close(sample.seq)
-            sample.running = False
+            self._close(sample, reason != "error")
+        if sample.swapped and self.swap is not None:
+            self.swap.drop(sample.seq)
+        if sample.seq in self._samples:
+            ended = Ended(sample.prompt, len(sample.tokens) - sample.prompt, reason in ("stop", "length"))
+            self._past = (*self._past[1 - PAST :], ended)
         if self._samples.pop(sample.seq, None) is None:  # still a follower
             for leader in self._samples.values():
                 if sample in leader.followers:
@@ -277,3 +408,7 @@ def _chain(draft: Draft, space: int) -> Draft:
         raise Incompatible("This draft is a tree; the KV cache attends only to chains. Use a speculator without TREE.")
     space = max(0, space - 1)
     return Draft(draft.tokens[:space], draft.parents[:space])
+
+
+def _words(problem: Exception) -> str:
+    return str(problem) if isinstance(problem, EdgewiseError) else f"{type(problem).__name__}: {problem}"

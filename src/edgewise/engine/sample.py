@@ -12,8 +12,29 @@ class Sample:
     the next can be drawn. followers: samples of the same prompt that will fork this one's KV when it is complete."""
 
     __slots__ = (
-        "_waiting", "arrival_s", "cached", "followers", "index", "limit", "logprobs", "prompt", "request_id", "rules",
-        "running", "seq", "stops", "target", "tokens", "view",
+        "_job",
+        "arrival_s",
+        "cached",
+        "deadline_s",
+        "followers",
+        "index",
+        "key",
+        "limit",
+        "logprobs",
+        "priority",
+        "promotions",
+        "prompt",
+        "request_id",
+        "rules",
+        "running",
+        "seq",
+        "served_s",
+        "since_s",
+        "stops",
+        "swapped",
+        "target",
+        "tokens",
+        "view",
     )  # fmt: skip
 
     def __init__(
@@ -43,13 +64,31 @@ class Sample:
         self.target = self.prompt
         self.running = False
         self.followers: list[Sample] = []
-        self._waiting: Job | None = None
+        self.priority = int(request.extra.get("priority", 0))
+        self.key = str(request.extra.get("key", ""))
+        timeout = request.extra.get("timeout_s")
+        self.deadline_s = None if timeout is None else arrival_s + float(timeout)
+        self.served_s = 0.0  # since it arrived or was promoted
+        self.since_s = arrival_s
+        self.promotions = 0
+        self.swapped = 0  # tokens in the swap file
+        self._job: Job | None = None
 
     def job(self) -> Job:
-        """What a policy sees. Whoever waits does not change, and thousands may: their jobs are made once."""
-        if self._waiting is None or self.running:
+        """What a policy sees. Most do not change from step to step, and thousands may wait: made when they do."""
+        job = self._job
+        if (
+            job is None
+            or job.prefilled != self.cached
+            or job.since_s != self.since_s
+            or job.running is not self.running
+            or job.promotions != self.promotions
+            or job.swapped != self.swapped
+            or job.prompt_tokens != self.target
+        ):
             generated = len(self.tokens) - self.prompt
-            job = Job(self.seq, self.arrival_s, self.target, self.cached, generated, self.running)
-            self._waiting = None if self.running else job
-            return job
-        return self._waiting
+            self._job = job = Job(
+                self.seq, self.arrival_s, self.target, self.cached, generated, self.running, self.priority, self.key,
+                self.limit - len(self.tokens), self.served_s, self.since_s, self.promotions, self.swapped,
+            )
+        return job
