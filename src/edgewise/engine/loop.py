@@ -111,6 +111,10 @@ class Engine:
         self._enter(samples[0])
         return name
 
+    def holders(self) -> int:
+        """How many samples hold KV pages."""
+        return sum(sample.running for sample in self._samples.values())
+
     def has_work(self) -> bool:
         return bool(self._samples or self._events)
 

@@ -131,6 +131,21 @@ def read_trace(path: Path, count: int) -> list[Arrival]:
     return sorted(found, key=lambda arrival: arrival.at_s)
 
 
+def gaps(arrivals: Sequence[Arrival], kind: str, seed: int = 0) -> list[Arrival]:
+    """The same requests with other gaps: `trace` leaves them, `poisson`, or `gamma:SHAPE` (1 is Poisson)."""
+    if kind == "trace":
+        return list(arrivals)
+    name, _, tail = kind.partition(":")
+    try:
+        shape = 1.0 if name == "poisson" else float(tail or 0.5)
+    except ValueError:
+        shape = 0.0
+    if name not in ("poisson", "gamma") or shape <= 0:
+        raise BadInput(f"Arrivals are '{kind}' but must be trace, poisson, or gamma:SHAPE with a shape above 0.")
+    times = np.cumsum(np.random.default_rng((seed, 1)).gamma(shape, 1 / shape, len(arrivals))).tolist()
+    return [replace(arrival, at_s=at) for arrival, at in zip(arrivals, times, strict=True)]
+
+
 def seat_seconds(arrival: Arrival, cost: StepCost, sequences: int) -> float:
     """Machine time that a request takes when every step is full."""
     middle = arrival.prompt_tokens + arrival.output_tokens / 2

@@ -48,6 +48,7 @@ class CostRunner:
                 prefill += count
             context += past + count
             seqs.append((seq, past + count))
+        prefill, decode, context = self.charged(work, prefill, decode, context)
         seconds = self.cost.seconds(prefill, decode, context)
         self.busy_s += seconds
         self.clock.sleep(seconds)
@@ -58,5 +59,31 @@ class CostRunner:
             self._logits = np.zeros((len(peaks), self.vocab), np.float32)
         return self._logits[: len(peaks)]
 
+    def charged(self, work: Sequence[Work], prefill: int, decode: int, context: int) -> tuple[int, int, int]:
+        return prefill, decode, context
+
     def peaks(self) -> Sequence[int]:
         return self._peaks
+
+
+class PaddedRunner(CostRunner):
+    """Charges what whole batches without ragged kernels compute: every prompt as long as the longest of its batch, and
+    every row until the last of the batch is done. For a policy that keeps prompts and decoding apart."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._prompts: dict[int, int] = {}  # of the batch, while it grows
+        self._rows = 0  # of the batch, while it decodes
+
+    def charged(self, work: Sequence[Work], prefill: int, decode: int, context: int) -> tuple[int, int, int]:
+        if prefill:
+            self._rows = 0
+            for piece in work:
+                self._prompts[piece.seq] = piece.past + len(piece.tokens)
+            return prefill, decode, context
+        if self._prompts:
+            self._rows = len(self._prompts)
+            prefill = self._rows * max(self._prompts.values()) - sum(self._prompts.values())
+            self._prompts.clear()
+        longest = max(piece.past + len(piece.tokens) for piece in work)
+        return prefill, max(self._rows, decode), max(self._rows, decode) * longest

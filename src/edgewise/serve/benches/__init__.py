@@ -7,6 +7,9 @@ BENCHES = Catalog("bench", __name__, {
     "speed": ".speed:measure_speed",
     "lookup": ".lookup:measure_lookup",
     "tuner": ".tuner:measure_tuner",
+    "sched": ".sched:measure_scheduling",
+    "batching": ".batching:measure_batching",
+    "kv": ".kv:measure_kv",
     "shadow": ".shadow:measure_shadow",
     "int4": ".int4:measure_int4",
 })  # fmt: skip

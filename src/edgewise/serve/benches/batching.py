@@ -1,0 +1,125 @@
+"""`edgewise bench batching`: how many requests a second iteration-level scheduling carries, beside whole batches.
+
+Paper:  Yu et al., Orca, OSDI 2022: the rate at which latency per token stays within three times that of an idle machine
+Exact.  The hash of all tokens must be equal for both.
+Needs:  nothing for the virtual run; a model for the real one
+Cost:   tens of seconds of one core; the real run takes as long as its load lasts, twice
+Status: kept
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgewise.base import BadInput
+from edgewise.engine.api import StepCost
+from edgewise.serve.benches.sched import step_cost
+from edgewise.serve.options import Json, Threads, table
+
+ARMS = {"iteration": "fcfs", "static": "static"}
+
+
+def measure_batching(
+    trace: Annotated[str, typer.Option(help="CSV in Azure's format, or reasoning, lognormal, ...")] = "reasoning",
+    scale: Annotated[float, typer.Option(min=0.01, help="lengths are divided by this")] = 4.0,
+    max_bs: Annotated[int, typer.Option(min=1, help="sequences a step computes")] = 8,
+    requests: Annotated[int, typer.Option("-n", min=2, help="of the trace, from its start")] = 600,
+    arrivals: Annotated[str, typer.Option(help="trace: its own gaps; poisson; or gamma:SHAPE")] = "trace",
+    times: Annotated[float, typer.Option(min=1.1, help="latency allowed, over that of an idle machine")] = 3.0,
+    cost: Annotated[str | None, typer.Option(help="four numbers of seconds, or a model to measure")] = None,
+    model: Annotated[str | None, typer.Option(help="run in real time on this model (or `embedded`)")] = None,
+    load: Annotated[float, typer.Option(min=0.01, help="of the real run, as a share of full steps")] = 0.6,
+    threads: Threads = None,
+    seed: Annotated[int, typer.Option(help="of lengths, gaps and texts")] = 0,
+    as_json: Json = False,
+) -> None:
+    """The highest rate with a mean latency per token within --times that of an idle machine, in virtual time.
+
+    static: batches go in whole, padded to their longest, and their answers come back whole. control: the same with
+    equal lengths, all there at once (throughput). short_steps: iterations that a 4-token request takes beside one of
+    256 tokens. With --model, both also run in real time (no padding there), fed by a process of its own.
+    """
+    from edgewise.sim.load import gaps
+    from edgewise.sim.load import load as read_load
+
+    costs, _ = step_cost(cost, max_bs)
+    asked = gaps(read_load(trace, requests, scale, seed), arrivals, seed)
+    row: dict[str, Any] = {"trace": Path(trace).stem, "max_bs": max_bs, "requests": len(asked)}
+    row |= virtual(asked, costs, max_bs, times, seed)
+    if model is not None:
+        row["real"] = real(asked, model, max_bs, load, threads, seed)
+    if as_json:
+        print(json.dumps([row], indent=1))
+        return
+    body = [[name, str(round(value, 4) if isinstance(value, float) else value)] for name, value in row.items()]
+    print(table([["what", "value"], *body], {1}))
+
+
+def virtual(asked: Sequence[Any], costs: StepCost, max_bs: int, times: float, seed: int) -> dict[str, Any]:
+    from edgewise.engine.policies import POLICIES
+    from edgewise.sim.load import Arrival, at_load, seat_seconds
+    from edgewise.sim.play import play, summary, tokens_hash, twin
+
+    def run(arm: str, arrivals: Sequence[Any]) -> tuple[dict[str, float], str, list[Any]]:
+        policy = POLICIES.build(ARMS[arm])
+        engine, clock = twin(policy, costs, sequences=max_bs, tokens=1 << 20, padded=arm == "static")
+        records = play(engine, clock, arrivals, seed, together=arm == "static")
+        return summary(records), tokens_hash(records), records
+
+    def latency(arm: str, share: float) -> float:
+        return run(arm, at_load(asked, share, costs, max_bs))[0]["latency_per_token_s"]
+
+    work = sum(seat_seconds(arrival, costs, max_bs) for arrival in asked) / len(asked)
+    idle = latency("iteration", 0.01)
+    out: dict[str, Any] = {"idle_latency_per_token_s": idle}
+    for arm in ARMS:
+        low, high = 0.0, 2.0
+        for _ in range(9):
+            middle = (low + high) / 2
+            low, high = (middle, high) if latency(arm, middle) <= times * idle else (low, middle)
+        out[f"{arm}_rps"] = low / work
+    out["ratio"] = out["iteration_rps"] / out["static_rps"] if out["static_rps"] else math.inf
+    closed = [Arrival(0.0, 64, 64)] * (8 * max_bs)
+    out["control"] = run("iteration", closed)[0]["tok_s"] / run("static", closed)[0]["tok_s"]
+    pair = [Arrival(0.0, 16, 256), Arrival(1.0, 16, 4)]
+    out["short_steps"] = run("iteration", pair)[2][1].steps
+    hashes = {run(arm, at_load(asked, 0.5, costs, max_bs))[1] for arm in ARMS}
+    out["tokens_hash"] = hashes.pop() if len(hashes) == 1 else "DIFFERENT"
+    return out
+
+
+def real(asked: Sequence[Any], model: str, max_bs: int, load: float, threads: int | None, seed: int) -> dict[str, Any]:
+    """Both arms in real time on a model, at the same rate."""
+    from edgewise.embedded import embedded_model
+    from edgewise.engine.policies import POLICIES
+    from edgewise.serve.calibrate import measure_cost
+    from edgewise.serve.hub import locate
+    from edgewise.serve.llm import LLM
+    from edgewise.sim.clients import play_live
+    from edgewise.sim.load import at_load
+    from edgewise.sim.play import summary, tokens_hash
+
+    longest = max(arrival.prompt_tokens + arrival.output_tokens for arrival in asked)
+    path = embedded_model() if model == "embedded" else locate(model)
+    found: dict[str, Any] = {}
+    hashes = set()
+    with LLM(path, ctx_size=max(600, longest), max_num_seqs=max(9, max_bs), threads=threads) as llm:
+        engine = llm.parts.engine
+        paced = at_load(asked, load, measure_cost(engine), max_bs)
+        engine.sequences = max_bs
+        for arm, policy in ARMS.items():
+            engine.policy = POLICIES.build(policy)
+            records, lag = play_live(engine, paced, seed, together=arm == "static")
+            if lag > 0.005:
+                raise BadInput(f"The load came {1e3 * lag:.0f} ms late (P99): this machine is too busy to measure.")
+            numbers = summary(records)
+            found[f"{arm}_latency_per_token_s"] = numbers["latency_per_token_s"]
+            found[f"{arm}_ttft_p99_s"] = numbers["ttft_p99_s"]
+            found[f"{arm}_tok_s"] = numbers["tok_s"]
+            hashes.add(tokens_hash(records))
+    found["tokens_hash"] = hashes.pop() if len(hashes) == 1 else "DIFFERENT"
+    return found
