@@ -10,7 +10,7 @@ PLAIN_WORDS_SLOTS = {
     "tokenizer", "bench",
 }  # fmt: skip
 DEFAULTS = {
-    "none", "paged", "fcfs", "text", "penalties", "bias", "allowed", "min_tokens", "auto", "priority",
+    "none", "paged", "fcfs", "text", "penalties", "bias", "allowed", "min_tokens", "auto", "priority", "static",
 }  # fmt: skip
 
 

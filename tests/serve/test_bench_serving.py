@@ -11,7 +11,8 @@ from edgewise.engine.api import StepCost
 from edgewise.serve.benches import BENCHES
 from edgewise.serve.benches.batching import virtual
 from edgewise.serve.benches.kv import counted
-from edgewise.serve.benches.sched import split_policies, step_cost
+from edgewise.serve.benches.sched import split_policies
+from edgewise.serve.calibrate import step_cost
 from edgewise.serve.drawing import curves
 from edgewise.sim.load import Arrival, at_load, load
 

@@ -309,7 +309,7 @@ def test_caps_are_checked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     from edgewise.decode.speculators.none import NoSpeculator
 
     monkeypatch.setattr(NoSpeculator, "needs", frozenset({Cap.TREE}))
-    with pytest.raises(Incompatible, match="speculator 'none' needs TREE; kv 'paged' gives FORK, REWIND"):
+    with pytest.raises(Incompatible, match="speculator 'none' needs TREE; kv 'paged' gives EXPORT, FORK, REWIND"):
         LLM(folder, device="reference")
 
 

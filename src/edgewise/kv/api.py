@@ -67,6 +67,6 @@ class Swap(Protocol):
 
     def drop(self, seq: SeqId) -> None: ...
 
-    def seconds(self, nbytes: int) -> float: ...  # that it takes to write and read so much, as measured so far
+    def seconds(self, nbytes: int) -> float: ...  # until so much is written and read back, as measured so far
 
     def close(self) -> None: ...

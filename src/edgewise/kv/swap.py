@@ -130,8 +130,8 @@ class SwapFile:
             self._ask("drop", entry)
 
     def seconds(self, nbytes: int) -> float:
-        """To write and to read them, at the rate measured; before that, at 200 MB/s."""
-        return 2 * nbytes / (self._rate or 2e8)
+        """To write and to read them behind what waits already, at the rate measured; before that, at 200 MB/s."""
+        return (self._staged + 2 * nbytes) / (self._rate or 2e8)
 
     def close(self) -> None:
         for seq in list(self._entries):

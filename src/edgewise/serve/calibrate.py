@@ -6,11 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgewise.base import SeqId
+from edgewise.base import BadInput, SeqId
 from edgewise.engine.api import StepCost, Work
 from edgewise.engine.meter import solve
 from edgewise.serve.measure import Loaded
 
+# A 1B model in Q4_0 on 2 vCPU Zen 4, shared (2026-11-21): `measure_cost`. A token of its KV cache takes 32 KiB.
+COST = StepCost(0.022, 0.0035, 0.0036, 8e-6)
+TOKEN_BYTES = 32 << 10
 PREFILLS = (16, 64, 128, 256, 512)
 BATCHES = (1, 2, 4, 8)
 CONTEXTS = (16, 512)
@@ -66,3 +69,21 @@ def _step(engine: Loaded, parts: Sequence[tuple[Sequence[int], int]]) -> float:
         for seq in seqs:
             kv.close(seq)
     return statistics.median(found)
+
+
+def step_cost(text: str | None, sequences: int) -> tuple[StepCost, int]:
+    """(cost, bytes of a cached token): the committed figures, four numbers, or measured on a model."""
+    if text is None:
+        return COST, TOKEN_BYTES
+    parts = text.split(",")
+    if len(parts) == 4:
+        try:
+            return StepCost(*(float(part) for part in parts)), TOKEN_BYTES
+        except ValueError:
+            raise BadInput(f"--cost {text}: expected four numbers of seconds, or a model.") from None
+    from edgewise.embedded import embedded_model
+    from edgewise.serve.hub import locate
+    from edgewise.serve.llm import LLM
+
+    with LLM(embedded_model() if text == "embedded" else locate(text), ctx_size=600, max_num_seqs=9) as llm:
+        return measure_cost(llm.parts.engine), llm.parts.kv.token_bytes  # type: ignore[attr-defined]

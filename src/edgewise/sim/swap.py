@@ -53,7 +53,7 @@ class RatedSwap:
         self._read_at.pop(seq, None)
 
     def seconds(self, nbytes: int) -> float:
-        return 2 * nbytes / self.rate
+        return max(0.0, self._free_at - self.clock.now()) + 2 * nbytes / self.rate
 
     def close(self) -> None:
         self._kept.clear()

@@ -38,6 +38,12 @@ def first_quantum(quantum_s: float, budget: Budget) -> float:
     return quantum_s or max(1e-4, 2 * budget.cost.seconds(0, budget.sequences))
 
 
-def starving(job: Job, now: float, after_s: float) -> bool:
+PATIENCE = 16  # times the cost of computing its tokens again: who lost its pages is not brought back for less
+
+
+def starving(job: Job, now: float, after_s: float, budget: Budget) -> bool:
+    """It has waited long enough to be promoted, and was not since it last ran."""
+    if job.generated and not job.running:
+        after_s += PATIENCE * budget.cost.seconds(job.prompt_tokens)
     return now - job.since_s >= after_s and (job.served_s > 0 or job.promotions == 0)
 

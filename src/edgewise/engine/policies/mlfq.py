@@ -25,7 +25,7 @@ class FeedbackQueues:
 
     def pick(self, jobs: Sequence[Job], budget: Budget, now: float) -> Decision:
         quantum = first_quantum(self.quantum_s, budget)
-        risen = {job.seq for job in jobs if starving(job, now, self.starve_s)}
+        risen = {job.seq for job in jobs if starving(job, now, self.starve_s, budget)}
 
         def rank(job: Job) -> tuple[int, bool, float, float, int]:
             if job.seq in risen:

@@ -15,7 +15,7 @@ def skip_join(
     ahead: bool = True,
 ) -> Decision:
     quantum, cost = first_quantum(quantum_s, budget), budget.cost
-    risen = {job.seq for job in jobs if starving(job, now, starve_s)}
+    risen = {job.seq for job in jobs if starving(job, now, starve_s, budget)}
     # Quantum of the queue that a job entered by its prompt, not by what preemption made it compute again.
     starts = {
         job.seq: 0 if job.promotions else joining(cost.seconds(job.prompt_tokens - job.generated), quantum)

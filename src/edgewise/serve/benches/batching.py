@@ -17,7 +17,7 @@ import typer
 
 from edgewise.base import BadInput
 from edgewise.engine.api import StepCost
-from edgewise.serve.benches.sched import step_cost
+from edgewise.serve.calibrate import step_cost
 from edgewise.serve.options import Json, Threads, table
 
 ARMS = {"iteration": "fcfs", "static": "static"}

@@ -47,7 +47,7 @@ def measure_kv(
 def counted(mix: str, requests: int, slots: int, context: int) -> dict[str, Any]:
     """Everybody asks at once; the memory is that of `slots` sequences of full length."""
     from edgewise.engine.policies import POLICIES
-    from edgewise.serve.benches.sched import COST
+    from edgewise.serve.calibrate import COST
     from edgewise.sim.load import Arrival, load
     from edgewise.sim.play import play, twin
 

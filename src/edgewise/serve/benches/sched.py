@@ -14,31 +14,8 @@ from typing import Annotated, Any
 import typer
 
 from edgewise.base import BadInput
-from edgewise.engine.api import StepCost
+from edgewise.serve.calibrate import step_cost
 from edgewise.serve.options import Json, table
-
-# A 1B model in Q4_0 on 2 vCPU Zen 4, shared (2026-11-21): `measure_cost`. A token of its KV cache takes 32 KiB.
-COST = StepCost(0.022, 0.0035, 0.0036, 8e-6)
-TOKEN_BYTES = 32 << 10
-
-
-def step_cost(text: str | None, sequences: int) -> tuple[StepCost, int]:
-    """(cost, bytes of a cached token): the committed figures, four numbers, or measured on a model."""
-    if text is None:
-        return COST, TOKEN_BYTES
-    parts = text.split(",")
-    if len(parts) == 4:
-        try:
-            return StepCost(*(float(part) for part in parts)), TOKEN_BYTES
-        except ValueError:
-            raise BadInput(f"--cost {text}: expected four numbers of seconds, or a model.") from None
-    from edgewise.embedded import embedded_model
-    from edgewise.serve.calibrate import measure_cost
-    from edgewise.serve.hub import locate
-    from edgewise.serve.llm import LLM
-
-    with LLM(embedded_model() if text == "embedded" else locate(text), ctx_size=600, max_num_seqs=9) as llm:
-        return measure_cost(llm.parts.engine), llm.parts.kv.token_bytes  # type: ignore[attr-defined]
 
 
 def measure_scheduling(
