@@ -84,4 +84,6 @@ class Model(Protocol):
 
     def blocks(self, x: Array, batch: Batch, layers: Sequence[int]) -> Array: ...  # (tokens, dim)
 
+    def states(self, x: Array) -> Array: ...  # after the last norm, as embeddings are made of them: (tokens, dim)
+
     def head(self, x: Array, batch: Batch) -> Array: ...  # (len(batch.outputs), vocab)

@@ -304,6 +304,9 @@ class Decoder:
                 batch.listen(Tap.HIDDEN, layer, x)
         return x
 
+    def states(self, x: Array) -> Array:
+        return self.device.rms_norm(x, self.norm, self.spec.eps)
+
     def head(self, x: Array, batch: Batch) -> Array:
         device, extra = self.device, self.spec.extra
         if len(batch.outputs) != len(batch.ids):

@@ -49,5 +49,8 @@ class ToyModel:
             x = device.linear(seen, self.projections[layer][3], None, x)
         return x
 
+    def states(self, x: Array) -> Array:
+        return x
+
     def head(self, x: Array, batch: Batch) -> Array:
         return self.device.linear(self.device.rows(x, batch.outputs), self.out)

@@ -54,6 +54,25 @@ class TextRunner:
         """Of each row of the last step's logits the first index of its largest value; -1: not all are finite."""
         return () if self._logits is None else self.device.peaks(self._logits)
 
+    def states(self, tokens: Sequence[int], chunk: int) -> Generator[Floats, None, None]:
+        """What the model holds of every token after its last norm, from a sequence of its own: (≤ chunk, dim)."""
+        seq = SeqId(next(self._scratch))
+        self.kv.open(seq, ())
+        model = self.model
+        try:
+            for past in range(0, len(tokens), chunk):
+                count = min(chunk, len(tokens) - past)
+                self.kv.reserve(seq, past + count)
+                rows = [SeqRows(seq, 0, count, past)]
+                ids = np.array(tokens[past : past + count], np.int32)
+                places = np.arange(past, past + count, dtype=np.int32)
+                batch = Batch(ids, places, tuple(rows), np.empty(0, np.int32), self.kv, self.kv.begin(rows))
+                x = model.states(model.blocks(model.embed(batch), batch, range(model.spec.layers)))
+                self.kv.commit(rows)
+                yield self.device.download(x).copy()
+        finally:
+            self.kv.close(seq)
+
     def score(self, tokens: Sequence[int], chunk: int) -> Generator[Floats, None, None]:
         """Logits of every token, `chunk` rows at a time, from a sequence of its own: arrays (≤ chunk, vocab)."""
         seq = SeqId(next(self._scratch))
