@@ -118,6 +118,11 @@ class Engine:
     def has_work(self) -> bool:
         return bool(self._samples or self._events)
 
+    def counts(self) -> tuple[int, int]:
+        """Samples that hold pages, and samples that wait for some."""
+        running = sum(sample.running for sample in self._samples.values())
+        return running, len(self._samples) - running
+
     def cancel(self, request_id: str, index: int | None = None) -> bool:
         """Drops a request, or one of its samples; its pages are free on return. False when it is not running."""
         mine = [s for s in self._samples.values() if s.request_id == request_id]
