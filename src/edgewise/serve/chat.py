@@ -32,13 +32,14 @@ def _choice(output: CompletionOutput) -> dict[str, Any]:
     }
     if output.logprobs is not None:
         pairs = zip(output.token_ids, output.logprobs, strict=True)
-        choice["logprobs"] = {"content": [_token(token, entries) for token, entries in pairs]}
+        choice["logprobs"] = {"content": [token_entry(token, entries) for token, entries in pairs]}
     if output.error is not None:
         choice["error"] = output.error
     return choice
 
 
-def _token(token: int, entries: dict[int, Logprob]) -> dict[str, Any]:
+def token_entry(token: int, entries: dict[int, Logprob]) -> dict[str, Any]:
+    """One entry of `logprobs.content`: the token drawn, and the alternatives from the likeliest on."""
     ranked = sorted((e for e in entries.values() if e.rank is not None), key=lambda e: e.rank or 0)
     return {**_entry(entries[token]), "top_logprobs": [_entry(entry) for entry in ranked]}
 

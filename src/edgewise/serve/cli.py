@@ -17,6 +17,7 @@ from typing import Any
 # verb → its one line in --help; the order is the order of the help page
 VERBS: dict[str, str] = {
     "run": "complete a prompt or chat; no model: the embedded one",
+    "serve": "an OpenAI-compatible server and a page to chat on",
     "show": "what a model is: architecture, sizes, formats, memory",
     "ls": "models in the Hugging Face cache and in this folder",
     "pull": "download a model into the Hugging Face cache",

@@ -1,0 +1,78 @@
+"""Every route of the server, and what stands around all of them."""
+
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from edgewise.base import EdgewiseError
+from edgewise.serve.http import anthropic, chat, completions, embeddings, ollama, page, state, tokens
+from edgewise.serve.http.errors import ApiError, Gone, answer, understood
+from edgewise.serve.http.guard import App, Guard
+from edgewise.serve.http.hosted import Shelf
+from edgewise.serve.http.settings import Settings
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+ROUTES: dict[str, tuple[str, Endpoint]] = {
+    "/": ("GET", page.index),
+    "/page.js": ("GET", page.script),
+    "/page.css": ("GET", page.style),
+    "/health": ("GET", state.health),
+    "/ready": ("GET", state.ready),
+    "/metrics": ("GET", state.metrics),
+    "/status": ("GET", state.status),
+    "/tokenize": ("POST", tokens.tokenize),
+    "/detokenize": ("POST", tokens.detokenize),
+    "/v1/models": ("GET", state.models),
+    "/v1/models/{name:path}": ("GET", state.model),
+    "/v1/completions": ("POST", completions.completions),
+    "/v1/chat/completions": ("POST", chat.chat),
+    "/v1/embeddings": ("POST", embeddings.embeddings),
+    "/v1/messages": ("POST", anthropic.messages),
+    "/v1/messages/count_tokens": ("POST", anthropic.count_tokens),
+    "/api/version": ("GET", ollama.version),
+    "/api/tags": ("GET", ollama.tags),
+    "/api/ps": ("GET", ollama.ps),
+    "/api/show": ("POST", ollama.show),
+    "/api/chat": ("POST", ollama.chat),
+    "/api/generate": ("POST", ollama.generate),
+    "/api/embed": ("POST", ollama.embed),
+}
+
+
+def make_app(shelf: Shelf, settings: Settings) -> App:
+    routes = [Route(path, _answered(endpoint), methods=[method]) for path, (method, endpoint) in ROUTES.items()]
+    inner = Starlette(routes=routes, exception_handlers={HTTPException: _plain})
+    inner.state.shelf, inner.state.settings = shelf, settings
+    return Guard(inner, settings, shelf.busy)
+
+
+def _answered(endpoint: Endpoint) -> Endpoint:
+    """The endpoint, its errors as the dialect's error object."""
+
+    async def call(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except Gone:
+            return Response(status_code=499)
+        except Exception as problem:
+            if not isinstance(problem, ApiError | EdgewiseError):
+                traceback.print_exc(file=sys.stderr)
+            return answer(request.url.path, understood(problem))
+
+    return call
+
+
+async def _plain(request: Request, problem: Exception) -> Response:
+    """No such path, or not with this method."""
+    assert isinstance(problem, HTTPException)
+    word = "No such path" if problem.status_code == 404 else problem.detail
+    error = ApiError(problem.status_code, f"{word}: {request.method} {request.url.path[:80]}.", code="no_route")
+    response = answer(request.url.path, error)
+    response.headers.update(problem.headers or {})
+    return response

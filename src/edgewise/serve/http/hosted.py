@@ -1,0 +1,123 @@
+"""A model that is served: its engine's thread, its words, and requests checked before anything is computed."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgewise.base import BadInput, Request, SamplingParams
+from edgewise.engine.checks import check_request
+from edgewise.serve.http.engine_thread import EngineThread, Stream
+from edgewise.serve.http.errors import ApiError, bad, overflow
+from edgewise.serve.http.tally import Tally
+from edgewise.serve.llm import LLM
+from edgewise.serve.outputs import Collector
+from edgewise.text.api import ChatTemplate, Tokenizer
+
+LONG_TEXT = 20_000  # characters: from here on tokens are made beside the event loop, which is not to wait
+
+
+class Hosted:
+    """name: what clients call it. template: instead of the model's own."""
+
+    def __init__(self, llm: LLM, name: str, template: ChatTemplate | None = None) -> None:
+        self.llm, self.name = llm, name
+        self.template = template or llm.parts.template
+        self.created = int(time.time())
+        self.tally = Tally()
+        self.thread = EngineThread(llm.parts.engine, self.tally, asyncio.get_running_loop())
+
+    @property
+    def context(self) -> int:
+        return self.llm.context
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.llm.tokenizer
+
+    def defaults(self) -> SamplingParams:
+        return self.llm.default_params(None)
+
+    async def text_tokens(self, text: str, *, special: bool = True) -> list[int]:
+        def encode() -> list[int]:
+            return self.tokenizer.encode(text, add_special=special)
+
+        return await asyncio.to_thread(encode) if len(text) > LONG_TEXT else encode()
+
+    async def chat_tokens(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
+        """In a thread: a template is a program, even if a metered one."""
+        template = self.template
+        if template is None:
+            raise bad(
+                "messages",
+                f"{self.name} has no chat template, so it cannot chat. Use /v1/completions, or start the server with "
+                "--chat-template-file.",
+                "no_chat_template",
+            )
+        options = {"add_generation_prompt": True, **options}
+        try:
+            if sum(len(str(message.get("content"))) for message in messages) < LONG_TEXT // 10:
+                return template.encode(self.tokenizer, messages, **options)
+            return await asyncio.to_thread(template.encode, self.tokenizer, messages, **options)
+        except BadInput as problem:
+            raise bad("messages", str(problem), "template") from problem
+
+    def prepared(self, tokens: Sequence[int], params: SamplingParams, param: str) -> Request:
+        """Everything that can be wrong with it is said here. param: the field that the tokens came from."""
+        if not tokens and self.tokenizer.bos is not None:
+            tokens = [self.tokenizer.bos]
+        if len(tokens) + (params.max_tokens or 1) > self.context:
+            raise overflow(param, len(tokens), params.max_tokens, self.context)
+        request = Request(tuple(tokens), params, f"cmpl-{uuid.uuid4().hex}")
+        parts = self.llm.parts
+        try:
+            check_request(request, parts.spec.vocab, parts.context, parts.engine.capacity)
+        except BadInput as problem:
+            named = next((name for name in ("logit_bias", "allowed_token_ids") if name in str(problem)), param)
+            raise bad(named, str(problem)) from problem
+        return request
+
+    def start(self, request: Request, *, goes_on: bool) -> Stream:
+        collector = Collector(
+            None, request.tokens, request.params, self.llm.parts.tokenizer, time.perf_counter, goes_on
+        )  # fmt: skip
+        return self.thread.start(request, collector)
+
+    def close(self) -> None:
+        self.thread.close()
+        self.llm.close()
+
+
+class Shelf:
+    """The models of this server, by name. queue: requests that may wait for each of them."""
+
+    def __init__(self, models: Sequence[Hosted], queue: int) -> None:
+        self.models = {model.name: model for model in models}
+        self.queue = queue
+        self.draining = False
+
+    def find(self, name: str | None) -> Hosted:
+        if name is None and len(self.models) == 1:
+            return next(iter(self.models.values()))
+        if name is None:
+            raise bad("model", f"Give a model: {', '.join(self.models)}.", "missing")
+        found = self.models.get(name) or self.models.get(name.removesuffix(":latest"))
+        if found is None:
+            raise ApiError(
+                404, f"There is no model '{name[:80]}' here; there is {', '.join(self.models)}.", param="model",
+                code="model_not_found",
+            )  # fmt: skip
+        return found
+
+    def busy(self) -> ApiError | None:
+        if self.draining:
+            return ApiError(503, "The server is shutting down.", code="draining", retry_s=30)
+        for model in self.models.values():
+            if len(model.thread.streams) >= self.queue + model.llm.parts.engine.sequences:
+                return ApiError(429, "Too many requests are waiting already.", code="queue_full", retry_s=1)
+        return None
+
+    @property
+    def in_flight(self) -> int:
+        return sum(len(model.thread.streams) for model in self.models.values())

@@ -1,0 +1,98 @@
+"""What the server says about itself: alive, ready, its models, its metrics, and what the page shows live."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from edgewise.serve.http.hosted import Hosted, Shelf
+from edgewise.serve.http.tally import gauge, label
+
+STUCK_S = 120.0  # a step of a large prompt on a slow machine takes many seconds; nothing healthy takes this long
+
+
+async def health(_: Request) -> Response:
+    """Alive; says nothing else, since it is open to everybody."""
+    return JSONResponse({"status": "ok"})
+
+
+async def ready(request: Request) -> Response:
+    """Whether work may be sent: models there, engines turning, not shutting down."""
+    shelf: Shelf = request.app.state.shelf
+    reason = "draining" if shelf.draining else None
+    if any(model.thread.stuck_s() > STUCK_S for model in shelf.models.values()):
+        reason = "stuck"
+    return JSONResponse({"status": reason or "ready"}, 200 if reason is None else 503)
+
+
+async def models(request: Request) -> Response:
+    shelf: Shelf = request.app.state.shelf
+    return JSONResponse({"object": "list", "data": [_card(model) for model in shelf.models.values()]})
+
+
+async def model(request: Request) -> Response:
+    return JSONResponse(_card(request.app.state.shelf.find(request.path_params["name"])))
+
+
+def _card(model: Hosted) -> dict[str, Any]:
+    return {
+        "id": model.name, "object": "model", "created": model.created, "owned_by": "edgewise",
+        "max_model_len": model.context,
+    }  # fmt: skip
+
+
+async def status(request: Request) -> Response:
+    shelf: Shelf = request.app.state.shelf
+    return JSONResponse({"draining": shelf.draining, "models": [_live(model) for model in shelf.models.values()]})
+
+
+def _live(model: Hosted) -> dict[str, Any]:
+    load, parts = model.thread.load, model.llm.parts
+    streams = list(model.thread.streams.values())
+    slots = [
+        {
+            "prompt_tokens": len(stream.request.tokens),
+            "generated_tokens": stream.collector.metrics().completion_tokens,
+            "state": "writing" if stream.begun else "reading",
+        }
+        for stream in streams[:64]
+    ]
+    defaults = model.defaults()
+    return {
+        "id": model.name, "chat": model.template is not None, "context": model.context,
+        "architecture": parts.spec.architecture, "sequences": parts.engine.sequences,
+        "running": load.running, "waiting": load.waiting, "slots": slots,
+        "cache_tokens": load.capacity, "cache_used": load.capacity - load.free,
+        "cache_bytes": parts.kv_bytes, "generated_tokens": model.tally.generation_tokens,
+        "defaults": {"temperature": defaults.temperature, "top_p": defaults.top_p, "top_k": defaults.top_k,
+                     "min_p": defaults.min_p, "repetition_penalty": defaults.repetition_penalty},
+    }  # fmt: skip
+
+
+async def metrics(request: Request) -> Response:
+    """Prometheus text. Counters are of this process."""
+    shelf: Shelf = request.app.state.shelf
+    hosted = list(shelf.models.values())
+    rows = [(model, label(model.name)) for model in hosted]
+    lines = [
+        *gauge("vllm:num_requests_running", "Sequences that hold KV pages.", "gauge",
+               [(at, model.thread.load.running) for model, at in rows]),
+        *gauge("vllm:num_requests_waiting", "Sequences that wait for pages.", "gauge",
+               [(at, model.thread.load.waiting) for model, at in rows]),
+        *gauge("vllm:kv_cache_usage_perc", "Share of the KV cache in use, 1 is all.", "gauge",
+               [(at, 1 - model.thread.load.free / max(1, model.thread.load.capacity)) for model, at in rows]),
+        *gauge("vllm:prompt_tokens_total", "Prompt tokens computed.", "counter",
+               [(at, model.tally.prompt_tokens) for model, at in rows]),
+        *gauge("vllm:generation_tokens_total", "Tokens generated.", "counter",
+               [(at, model.tally.generation_tokens) for model, at in rows]),
+        *gauge("vllm:request_success_total", "Samples that ended, by reason.", "counter",
+               [(label(model.name, finished_reason=reason), count)
+                for model in hosted for reason, count in sorted(model.tally.finished.items())]),
+        *gauge("edgewise:engine_steps_total", "Batches computed.", "counter",
+               [(at, model.thread.load.steps) for model, at in rows]),
+    ]  # fmt: skip
+    for name in hosted[0].tally.histograms if hosted else ():
+        lines += [f"# HELP {name} {hosted[0].tally.histograms[name][0]}", f"# TYPE {name} histogram"]
+        for model, at in rows:
+            lines += model.tally.histograms[name][1].lines(name, at)
+    return PlainTextResponse("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
