@@ -7,7 +7,7 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-KEPT = ("EDGEWISE_SHARED", "EDGEWISE_ISA")
+KEPT = ("EDGEWISE_SHARED", "EDGEWISE_ISA", "EDGEWISE_SCREENSHOTS", "EDGEWISE_CHROMIUM")
 for name in [name for name in os.environ if name.startswith("EDGEWISE_") and name not in KEPT]:
     del os.environ[name]  # a flag set for the user's own runs would change what tests see
 os.environ["EDGEWISE_CACHE"] = os.path.join(os.devnull, "none")  # nothing measured before, and nothing is kept

@@ -59,13 +59,13 @@ class Served:
 
 
 @contextlib.contextmanager
-def _serving(settings: Settings, **options: Any) -> Iterator[Served]:
+def _serving(settings: Settings, count: int = 1, **options: Any) -> Iterator[Served]:
     hosted: list[Hosted] = []
 
     def hosts() -> list[Hosted]:
-        llm = LLM(embedded_model(), **{"threads": 1, "max_num_seqs": 8, **options})
-        template = JinjaChatTemplate({"default": TEMPLATE}, {})
-        hosted.append(Hosted(llm, "base", template))
+        for name in ("base", "base2")[:count]:
+            llm = LLM(embedded_model(), **{"threads": 1, "max_num_seqs": 8, **options})
+            hosted.append(Hosted(llm, name, JinjaChatTemplate({"default": TEMPLATE}, {})))
         return hosted
 
     with Background(hosts, settings) as background:

@@ -1,0 +1,88 @@
+"""The page: nothing comes from elsewhere; and where a headless browser is installed, a talk with the keyboard alone."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from edgewise.serve.http import page
+from edgewise.serve.http.settings import Settings
+
+pytestmark = pytest.mark.native
+
+
+def test_it_is_small_and_asks_nobody_else(served):
+    total = 0
+    for path, kind in (("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")):
+        answer = served.ask(path)
+        assert answer.headers["content-type"].startswith(kind)
+        assert "script-src 'self'" in answer.headers["content-security-policy"]
+        assert not re.search(r"https?:|//[a-z]+\.", answer.text.replace("// ", "")), path
+        total += len(answer.content)
+    assert total < 40_000
+
+
+def test_the_script_finds_what_it_looks_for():
+    html = (page.FOLDER / "index.html").read_text()
+    script = (page.FOLDER / "page.js").read_text()
+    ids = set(re.findall(r'id="(\w+)"', html))
+    assert set(re.findall(r'at\("(\w+)"\)', script)) <= ids
+    assert "onclick" not in html
+    assert "<style" not in html
+    assert "innerHTML" not in script  # what a model writes is text, never markup
+
+
+@pytest.fixture
+def browser():
+    """Chromium of playwright, or the one that EDGEWISE_CHROMIUM names."""
+    sync = pytest.importorskip("playwright.sync_api", reason="no headless browser: pip install playwright")
+    with sync.sync_playwright() as tools:
+        try:
+            made = tools.chromium.launch(executable_path=os.environ.get("EDGEWISE_CHROMIUM"))
+        except sync.Error as problem:
+            pytest.skip(f"no headless browser: {str(problem).splitlines()[0]}")
+        yield made
+        made.close()
+
+
+def test_a_conversation(serving, browser):
+    """Types, streams, stops, begins anew, changes the model, all by keyboard. EDGEWISE_SCREENSHOTS keeps pictures."""
+    folder = os.environ.get("EDGEWISE_SCREENSHOTS")
+    problems, foreign = [], []
+    with serving(Settings(port=0), count=2) as server:
+        for name, width, height, scheme in (
+            ("desktop", 1200, 760, "light"), ("dark", 1200, 760, "dark"), ("phone", 390, 780, "light"),
+        ):  # fmt: skip
+            context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+            tab = context.new_page()
+            tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+            tab.on("pageerror", lambda error: problems.append(str(error)))
+            tab.on("request", lambda request: foreign.append(request.url))
+            tab.goto(server.url)
+            tab.wait_for_selector("#model option", state="attached")
+            tab.locator("#max_tokens").evaluate("(field) => { field.value = 40; }")
+            tab.locator("#seed").evaluate("(field) => { field.value = 3; }")
+            tab.keyboard.type("Write a function that adds two numbers.")
+            tab.keyboard.press("Enter")
+            tab.wait_for_selector("#speed:has-text('tokens/s')")
+            assert tab.locator(".said.user").count() == 1
+            first = tab.locator(".said.assistant").inner_text().strip()
+            assert first
+            if folder:
+                tab.screenshot(path=str(Path(folder) / f"page-{name}.png"))
+            tab.locator("#max_tokens").evaluate("(field) => { field.value = ''; }")
+            tab.keyboard.type("Again, and at length.")
+            tab.keyboard.press("Enter")
+            server.until(lambda tab=tab: tab.locator(".said.assistant").nth(1).inner_text().strip() != "")
+            tab.keyboard.press("Escape")
+            tab.wait_for_selector("#stop", state="hidden")
+            server.until(server.idle)
+            tab.keyboard.press("Alt+N")
+            assert tab.locator(".said").count() == 0
+            tab.locator("#model").focus()
+            tab.keyboard.press("ArrowDown")
+            assert tab.locator("#model").input_value() == "base2"
+            context.close()
+    assert not problems
+    assert all(url.startswith((server.url, "data:")) for url in foreign)
