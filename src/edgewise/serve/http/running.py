@@ -106,6 +106,7 @@ def listen(host: str, port: int) -> socket.socket:
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
+        sock.listen(256)  # from here on nobody is refused; who comes early waits
         sock.set_inheritable(False)
         return sock
     except OSError as problem:
