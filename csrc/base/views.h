@@ -14,6 +14,7 @@ constexpr int kColumns = 8;    // columns in a tile of activations
 constexpr int kSideRows = 5;   // rows of the side record, see QuantView
 constexpr int kSpan = 4;       // groups that share a scale in the Wide grain, but for powers of two
 constexpr int kWideRows = 1 + 2 * kSpan;  // rows of its side record
+constexpr int kFloat8Span = 128;  // weights in a row that share a scale of the 8-bit floats
 constexpr int kSuper = 256;    // weights in a super-block of the K formats
 constexpr int kPairBytes = 256;  // of tables for 32 activations, see QuantView
 constexpr int kQuadBytes = 128;
@@ -37,19 +38,21 @@ struct Tuning {
 };
 
 enum class Kind : uint8_t {
-  F32, F16, BF16, Q4_0, Q8_0, Q4_K, Q6_K,
+  F32, F16, BF16, F8_E4M3, F8_E5M2, Q4_0, Q8_0, Q4_K, Q6_K,
   // our own formats with their groups; keep them together and in this order
   Int1_32, Int1_64, Int1_128, Ternary_32, Ternary_64, Ternary_128, Int2_32, Int2_64, Int2_128,
   Int3_32, Int3_64, Int3_128, Int4_32, Int4_64, Int4_128, Int8_32, Int8_64, Int8_128,
   Count
 };
+constexpr bool is_float8(Kind kind) { return kind == Kind::F8_E4M3 || kind == Kind::F8_E5M2; }
 constexpr bool is_own(Kind kind) { return kind >= Kind::Int1_32 && kind <= Kind::Int8_128; }
 constexpr int64_t own_group(Kind kind) { return 32 << (int(kind) - int(Kind::Int1_32)) % 3; }
 
 // A weight (rows, cols) packed in blocks of 16 output rows; panels of two blocks (the last one may be alone), interleaved
 // vector by vector, so that a kernel that works on both reads one strictly sequential stream; interleaving anything
 // coarser costs half of the memory's speed. F32 and F16: a vector is 16 rows at one k. BF16: 16 rows at two k, pairs side
-// by side, the last one filled with 0. Quantised: a panel is a row of units (64 or 256 columns): the heads of its blocks,
+// by side, the last one filled with 0. 8-bit floats: see
+// matmul_float8.cc. Quantised: a panel is a row of units (64 or 256 columns): the heads of its blocks,
 // then vector 0 of each block, vector 1 of each, ...
 struct WeightView {
   const uint8_t* data;
@@ -58,7 +61,7 @@ struct WeightView {
   Kind kind;
 };
 
-// How activations reach a weight: as floats (F32, F16), rounded to bfloat16 (BF16), or as int8 with one scale for 32
+// How activations reach a weight: as floats (F32, F16), rounded to bfloat16 (BF16, F8), or as int8 with one scale for 32
 // (Q8_0), 128 (Q4_0) or 256 (Q4_K, Q6_K) of them, or for a group of our own formats. Near and Far ones keep the sums of table
 // lookup within a byte.
 enum class Grain : uint8_t {

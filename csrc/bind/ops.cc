@@ -16,6 +16,7 @@
 #include "bind/refusals.h"
 #include "ops/device.h"
 #include "ops/pack.h"
+#include "ops/pack_float8.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -26,6 +27,7 @@ namespace {
 using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using AnyArray = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Scales = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 std::string text(const Buffer& b) {
   std::string s("(");
@@ -134,17 +136,23 @@ std::shared_ptr<Weight> new_weight(Device& device, int64_t rows, int64_t cols, c
   return w;
 }
 
-// Fills row blocks from first_block on: output row i is the stored row index[i] of `bytes`.
-void pack(Device& device, Weight& w, int64_t first_block, const Bytes& bytes, const Ints& index) {
+// Fills row blocks from first_block on: output row i is the stored row index[i] of `bytes`, with scales[i].
+void pack(Device& device, Weight& w, int64_t first_block, const Bytes& bytes, const Ints& index,
+          const std::optional<Scales>& scales) {
   const int64_t row_bytes = stored_row_bytes(w.view.kind, w.view.cols), stored = int64_t(bytes.size()) / row_bytes;
   const int64_t n = int64_t(index.size()), blocks = (w.view.rows + kLanes - 1) / kLanes;
   need(first_block >= 0 && first_block * kLanes + n <= w.view.rows && n > 0, "pack: rows outside the weight.");
   need(first_block + (n + kLanes - 1) / kLanes == blocks || n % kLanes == 0, "pack: only the last chunk may end inside a row block.");
   check_ids(index.data(), n, stored, "pack: stored row");
+  const int64_t spans = spans_of(w.view.cols);
+  if (scales && (!is_float8(w.view.kind) || int64_t(scales->shape(0)) != n || int64_t(scales->shape(1)) != spans))
+    refuse("pack: the scales must be one for each row and span of an 8-bit float.");
+  std::vector<const float*> factors(static_cast<size_t>(scales ? n : 0));
+  for (size_t i = 0; i < factors.size(); ++i) factors[i] = scales->data() + int64_t(i) * spans;
   std::vector<const uint8_t*> rows(static_cast<size_t>(n));
   for (int64_t i = 0; i < n; ++i) rows[size_t(i)] = bytes.data() + index.data()[i] * row_bytes;
   nb::gil_scoped_release release;
-  device.pack(w, first_block, rows);
+  device.pack(w, first_block, rows, factors);
 }
 
 std::shared_ptr<Experts> experts(Device&, const std::vector<std::shared_ptr<Weight>>& weights) {
@@ -694,7 +702,7 @@ void bind_ops(nb::module_& m) {
       .def("upload", &upload, "values"_a)
       .def("download", [](Device&, nb::handle x) { return view(x); }, "x"_a)
       .def("_new_weight", &new_weight, "rows"_a, "cols"_a, "format"_a)
-      .def("_pack", &pack, "weight"_a, "first_block"_a, "stored"_a, "index"_a)
+      .def("_pack", &pack, "weight"_a, "first_block"_a, "stored"_a, "index"_a, "scales"_a.none() = nb::none())
       .def("experts", &experts, "weights"_a)
       .def("embed", &embed, "table"_a, "ids"_a)
       .def("rows", &rows, "x"_a, "index"_a)

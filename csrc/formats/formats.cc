@@ -6,6 +6,8 @@
 #include "formats/bf16.h"
 #include "formats/f16.h"
 #include "formats/f32.h"
+#include "formats/f8_e4m3.h"
+#include "formats/f8_e5m2.h"
 #include "formats/int1.h"
 #include "formats/int2.h"
 #include "formats/int3.h"
@@ -67,6 +69,8 @@ constexpr FormatInfo kFormats[] = {
     EDGEWISE_READ_WRITE("F32", 0, f32),
     EDGEWISE_READ_WRITE("F16", 1, f16),
     EDGEWISE_READ_WRITE("BF16", 30, bf16),
+    EDGEWISE_READ_WRITE("F8_E4M3", -1, f8_e4m3),
+    EDGEWISE_READ_WRITE("F8_E5M2", -1, f8_e5m2),
     EDGEWISE_READ_WRITE("Q4_0", 2, q4_0),
     EDGEWISE_READ_WRITE("Q4_1", 3, q4_1),
     EDGEWISE_READ_WRITE("Q5_0", 6, q5_0),

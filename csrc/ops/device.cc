@@ -18,13 +18,19 @@ const std::shared_ptr<Tunings>& Device::tunings_of(Kind kind, int64_t rows, int6
   return tunings.emplace_back(std::move(made));
 }
 
-void Device::pack(Weight& w, int64_t first_block, const std::vector<const uint8_t*>& rows) {
+void Device::pack(Weight& w, int64_t first_block, const std::vector<const uint8_t*>& rows,
+                  const std::vector<const float*>& scales) {
   const int64_t n = int64_t(rows.size()), blocks = (n + kLanes - 1) / kLanes;
   split(blocks, n * w.view.cols, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       const uint8_t* chosen[kLanes];
-      for (int r = 0; r < kLanes; ++r) chosen[r] = b * kLanes + r < n ? rows[size_t(b * kLanes + r)] : nullptr;
-      pack_block(w.view, first_block + b, chosen, w.memory.data());
+      const float* factors[kLanes];
+      for (int r = 0; r < kLanes; ++r) {
+        const int64_t i = b * kLanes + r;
+        chosen[r] = i < n ? rows[size_t(i)] : nullptr;
+        factors[r] = i < n && !scales.empty() ? scales[size_t(i)] : nullptr;
+      }
+      pack_block(w.view, first_block + b, chosen, w.memory.data(), scales.empty() ? nullptr : factors);
     }
   });
   w.packed_blocks += blocks;

@@ -181,7 +181,8 @@ class Device {
   const std::shared_ptr<Tunings>& tunings_of(Kind kind, int64_t rows, int64_t cols);
 
   // Fills the row blocks from `first` on. rows[i] points at stored row i of the run, n rows in all.
-  void pack(Weight& w, int64_t first_block, const std::vector<const uint8_t*>& rows);
+  // scales[i] is row i's, as pack_block takes them; empty: there are none.
+  void pack(Weight& w, int64_t first_block, const std::vector<const uint8_t*>& rows, const std::vector<const float*>& scales);
   void embed(const Weight& table, const int32_t* ids, int64_t n, float* out);
   void rows(const float* x, int64_t cols, const int32_t* index, int64_t n, float* out);
   // Of each row the first index of its largest value; -1 where a value is NaN or infinite, or there is none.

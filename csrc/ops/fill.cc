@@ -7,6 +7,7 @@
 
 #include "io/pread.h"
 #include "ops/pack.h"
+#include "ops/pack_float8.h"
 
 namespace edgewise {
 namespace {
@@ -18,15 +19,20 @@ constexpr auto kSlow = std::chrono::microseconds(1000);
 constexpr int kPatience = 6;
 constexpr int64_t kLargePage = 2 << 20;
 
-int64_t row_bytes_of(const Weight& w) { return stored_row_bytes(w.view.kind, w.view.cols); }
+int64_t row_bytes_of(const FillJob& job) {
+  const WeightView& w = job.weight->view;
+  return job.source ? w.cols / job.source->block * job.source->bytes : stored_row_bytes(w.kind, w.cols);
+}
 
 // Rows of one strip: whole panels.
-int64_t strip_rows(const Weight& w) { return std::max<int64_t>(1, kStripBytes / (row_bytes_of(w) * kStep)) * kStep; }
+int64_t strip_rows(const FillJob& job) { return std::max<int64_t>(1, kStripBytes / (row_bytes_of(job) * kStep)) * kStep; }
 
 }  // namespace
 
-// One thread's memory for stored rows.
+// One thread's memory for stored rows, and for rows on their way to another format.
 struct Filling::Buffer {
+  std::vector<float> values;
+  std::vector<uint8_t> narrowed;
   uint8_t* data = nullptr;
   int64_t bytes = 0;
   bool reserve(int64_t wanted) {
@@ -37,15 +43,26 @@ struct Filling::Buffer {
     return data != nullptr;
   }
   ~Buffer() { std::free(data); }
+  // Row `r` of a block in the weight's own format.
+  const uint8_t* narrow(const FillJob& job, const uint8_t* row, const float* scales, int r) {
+    const WeightView& w = job.weight->view;
+    const int64_t bytes = stored_row_bytes(w.kind, w.cols);
+    values.resize(size_t(w.cols));
+    narrowed.resize(size_t(bytes * kLanes));
+    job.source->to_f32(row, values.data(), w.cols);
+    for (int64_t k = 0; scales && k < w.cols; ++k) values[size_t(k)] *= scales[k / kFloat8Span];
+    find_format(kind_info(w.kind).name)->from_f32(values.data(), narrowed.data() + r * bytes, w.cols);
+    return narrowed.data() + r * bytes;
+  }
 };
 
 Filling::Filling(std::vector<FillJob> jobs) : jobs_(std::move(jobs)) {
   starts_.push_back(0);
   for (const FillJob& job : jobs_) {
     const Weight& w = *job.weight;
-    const int64_t strip = strip_rows(w);
+    const int64_t strip = strip_rows(job);
     starts_.push_back(starts_.back() + (w.view.rows + strip - 1) / strip);
-    total_bytes_ += w.view.rows * row_bytes_of(w);
+    total_bytes_ += w.view.rows * row_bytes_of(job);
   }
 }
 
@@ -58,11 +75,12 @@ void Filling::run(Device& device) {
       for (int64_t at = begin; at < end; ++at) {
         if (stop_.load(std::memory_order_relaxed) || failed_.load(std::memory_order_relaxed)) break;
         while (starts_[size_t(job) + 1] <= at) ++job;
-        const Weight& w = *jobs_[size_t(job)].weight;
-        const int64_t strip = strip_rows(w), first = (at - starts_[size_t(job)]) * strip;
+        const FillJob& of = jobs_[size_t(job)];
+        const Weight& w = *of.weight;
+        const int64_t strip = strip_rows(of), row_bytes = row_bytes_of(of), first = (at - starts_[size_t(job)]) * strip;
         const int64_t count = std::min(strip, w.view.rows - first);
         touch(device, w, first, count);
-        if (fill(job, first, count, buffer)) done_bytes_.fetch_add(count * row_bytes_of(w), std::memory_order_relaxed);
+        if (fill(job, first, count, buffer)) done_bytes_.fetch_add(count * row_bytes, std::memory_order_relaxed);
       }
   });
   complete_ = !failed_.load() && done_bytes_.load() == total_bytes_;
@@ -85,7 +103,7 @@ void Filling::touch(Device& device, const Weight& w, int64_t first, int64_t coun
 }
 
 bool Filling::read(const FillJob& job, int64_t row, int64_t rows, uint8_t* into, int64_t index) {
-  const int64_t row_bytes = row_bytes_of(*job.weight);
+  const int64_t row_bytes = row_bytes_of(job);
   const uint64_t from = job.offset + uint64_t(row * row_bytes), wanted = uint64_t(rows * row_bytes);
   const io::ReadResult result = io::pread_full(job.fd, into, wanted, from);
   if (result.error == 0 && result.got == wanted) return true;
@@ -97,7 +115,7 @@ bool Filling::read(const FillJob& job, int64_t row, int64_t rows, uint8_t* into,
 bool Filling::fill(int64_t index, int64_t first, int64_t count, Buffer& buffer) {
   const FillJob& job = jobs_[size_t(index)];
   Weight& w = *job.weight;
-  const int64_t row_bytes = row_bytes_of(w);
+  const int64_t row_bytes = row_bytes_of(job), spans = spans_of(w.view.cols);
   int64_t low = first, high = first + count;
   bool together = true;  // one read, perhaps with a few rows too many
   if (!job.order.empty()) {
@@ -115,13 +133,16 @@ bool Filling::fill(int64_t index, int64_t first, int64_t count, Buffer& buffer) 
     if (!read(job, job.order[size_t(first + i)], 1, buffer.data + i * row_bytes, index)) return false;
   for (int64_t block = 0; block < count; block += kLanes) {
     const uint8_t* rows[kLanes];
+    const float* scales[kLanes];
     for (int64_t r = 0; r < kLanes; ++r) {
       const int64_t i = block + r;
       if (i >= count) rows[r] = nullptr;
       else if (!together) rows[r] = buffer.data + i * row_bytes;
       else rows[r] = buffer.data + ((job.order.empty() ? first + i : job.order[size_t(first + i)]) - low) * row_bytes;
+      scales[r] = i < count && !job.scales.empty() ? job.scales.data() + (first + i) * spans : nullptr;
+      if (rows[r] && job.source) rows[r] = buffer.narrow(job, rows[r], scales[r], int(r));
     }
-    pack_block(w.view, (first + block) / kLanes, rows, w.memory.data());
+    pack_block(w.view, (first + block) / kLanes, rows, w.memory.data(), job.scales.empty() ? nullptr : scales);
   }
   return true;
 }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "formats/formats.h"
 #include "ops/device.h"
 
 namespace edgewise {
@@ -15,6 +16,8 @@ struct FillJob {
   int fd;
   uint64_t offset;             // of stored row 0 in the file
   std::vector<int32_t> order;  // output row i is stored row order[i]; empty: all rows, in order
+  std::vector<float> scales;   // (rows, spans of kFloat8Span weights), of 8-bit floats; empty: all are 1
+  const FormatInfo* source = nullptr;  // rows are stored in it and narrowed to the weight's format; null: they are in that
 };
 
 class Filling {

@@ -27,7 +27,7 @@ const Kernels kernels = {
     {arrange_floats, arrange_brains, quantise, quantise_wide, quantise_super,
      quantise_peak32, quantise_peak64, quantise_peak128, quantise_near32, quantise_near64, quantise_near128,
      quantise_far32, quantise_far64, quantise_far128},
-    {matmul_f32, matmul_f16, matmul_bf16, matmul_q4_0, matmul_q8_0, matmul_q4_k, matmul_q6_k,
+    {matmul_f32, matmul_f16, matmul_bf16, matmul_f8_e4m3, matmul_f8_e5m2, matmul_q4_0, matmul_q8_0, matmul_q4_k, matmul_q6_k,
      matmul_int1, matmul_int1, matmul_int1,
      matmul_ternary, matmul_ternary, matmul_ternary,
      matmul_int2, matmul_int2, matmul_int2,

@@ -22,6 +22,8 @@ void quantise_far128(const float* x, const QuantView& q, int64_t column, int64_t
 void matmul_f32(const MatmulArgs& args, int64_t b0, int64_t b1);
 void matmul_f16(const MatmulArgs& args, int64_t b0, int64_t b1);
 void matmul_bf16(const MatmulArgs& args, int64_t b0, int64_t b1);
+void matmul_f8_e4m3(const MatmulArgs& args, int64_t b0, int64_t b1);
+void matmul_f8_e5m2(const MatmulArgs& args, int64_t b0, int64_t b1);
 void matmul_q4_0(const MatmulArgs& args, int64_t b0, int64_t b1);
 void matmul_q8_0(const MatmulArgs& args, int64_t b0, int64_t b1);
 void matmul_q4_k(const MatmulArgs& args, int64_t b0, int64_t b1);

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/half.h"
+#include "ops/pack_float8.h"
 #include "ops/pack_own.h"
 
 namespace edgewise {
@@ -17,7 +18,8 @@ struct BlockQ6_K { uint8_t low[128], high[64]; int8_t scales[16]; uint16_t d; };
 static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ8_0) == 34 && sizeof(BlockQ4_K) == 144 && sizeof(BlockQ6_K) == 210);
 
 constexpr KindInfo kInfo[int(Kind::Count)] = {
-    {"F32", 1, 4}, {"F16", 1, 2}, {"BF16", 1, 2}, {"Q4_0", 32, 18}, {"Q8_0", 32, 34}, {"Q4_K", 256, 144}, {"Q6_K", 256, 210},
+    {"F32", 1, 4}, {"F16", 1, 2}, {"BF16", 1, 2}, {"F8_E4M3", 1, 1}, {"F8_E5M2", 1, 1},
+    {"Q4_0", 32, 18}, {"Q8_0", 32, 34}, {"Q4_K", 256, 144}, {"Q6_K", 256, 210},
 #define EDGEWISE_OWN(name, bits, scales) \
   {name ":group=32", 32, scales + 4 * bits}, {name ":group=64", 64, scales + 8 * bits}, {name ":group=128", 128, scales + 16 * bits}
     EDGEWISE_OWN("int1", 1, 2), EDGEWISE_OWN("ternary", 2, 2), EDGEWISE_OWN("int2", 2, 4), EDGEWISE_OWN("int3", 3, 4),
@@ -257,7 +259,7 @@ void unpack_q6_k(const uint8_t* data, const Place& at, int r, int64_t supers, fl
 const KindInfo& kind_info(Kind kind) { return kInfo[int(kind)]; }
 bool is_quantised(Kind kind) { return int(kind) >= int(Kind::Q4_0); }
 Grain grain_of(Kind kind) {
-  if (kind == Kind::BF16) return Grain::Brain;
+  if (kind == Kind::BF16 || is_float8(kind)) return Grain::Brain;
   if (!is_quantised(kind)) return Grain::Float;
   if (is_own(kind)) {
     const Grain first = kind >= Kind::Int4_32 ? Grain::Own32 : Grain::Near32;
@@ -283,6 +285,7 @@ int64_t stored_row_bytes(Kind kind, int64_t cols) { return cols / kInfo[int(kind
 
 int64_t packed_block_bytes(Kind kind, int64_t cols) {
   if (is_own(kind)) return own_block_bytes(kind, cols);
+  if (is_float8(kind)) return float8_block_bytes(cols);
   switch (kind) {
     case Kind::F32: return cols * kLanes * 4;
     case Kind::F16: return cols * kLanes * 2;
@@ -296,8 +299,10 @@ int64_t packed_block_bytes(Kind kind, int64_t cols) {
   return 0;
 }
 
-void pack_block(const WeightView& w, int64_t index, const uint8_t* const rows[kLanes], uint8_t* data) {
+void pack_block(const WeightView& w, int64_t index, const uint8_t* const rows[kLanes], uint8_t* data,
+                const float* const* scales) {
   if (is_own(w.kind)) return pack_own(w, index, rows, data);
+  if (is_float8(w.kind)) return pack_float8(w, index, rows, scales, data);
   const Place at = place(w, index);
   switch (w.kind) {
     case Kind::F32: return pack_plain<uint32_t, 1>(rows, w.cols, at, data);
@@ -313,6 +318,7 @@ void pack_block(const WeightView& w, int64_t index, const uint8_t* const rows[kL
 
 void unpack_row(const WeightView& w, int64_t row, float* out) {
   if (is_own(w.kind)) return unpack_own(w, row, out);
+  if (is_float8(w.kind)) return unpack_float8(w, row, out);
   const Place at = place(w, row / kLanes);
   const int r = int(row % kLanes);
   switch (w.kind) {

@@ -22,4 +22,5 @@
 #include "simd/scalar.h"
 #endif
 #include "simd/brain.h"
+#include "simd/float8.h"
 #include "simd/lookup.h"

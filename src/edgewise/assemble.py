@@ -16,6 +16,7 @@ from edgewise.engine.runners import RUNNERS
 from edgewise.engine.runners.text import TextRunner
 from edgewise.kernels.api import Device
 from edgewise.kernels.devices import DEVICES
+from edgewise.kernels.formats import FLOAT8
 from edgewise.kv import CACHES
 from edgewise.kv.api import KVCache
 from edgewise.kv.paged import token_bytes
@@ -23,6 +24,7 @@ from edgewise.models import Loading, begin_model, read_spec
 from edgewise.models.api import Model, ModelSpec
 from edgewise.plan.api import Tuning
 from edgewise.plan.applying import apply_measured
+from edgewise.plan.float8 import choose_float8
 from edgewise.text import load_template, load_tokenizer
 from edgewise.text.api import ChatTemplate, Tokenizer
 from edgewise.weights import open_checkpoint
@@ -73,10 +75,11 @@ def assemble(
     runner: str = "text",
     tuner: str = "none",
     seed: int = 0,
+    fp8: str = "auto",
 ) -> Assembly:
     """ctx_size: None is the model's context but at most 4096, 0 is the model's. Members go by catalog name, with
     settings ("ngram:n=3"); a device may be one that exists. What can be refused is, before the weights are read or
-    while they are."""
+    while they are. fp8: what FP8 weights are computed as, "bf16", "int8" or "auto"."""
     if max_num_seqs < 1 or prefill_chunk < 1:
         raise BadInput(f"max_num_seqs ({max_num_seqs}) and prefill_chunk ({prefill_chunk}) must be at least 1.")
     checkpoint = open_checkpoint(path)
@@ -90,7 +93,7 @@ def assemble(
     per_token = token_bytes(spec.layers, spec.kv_heads, spec.head_dim, dtype)
     pages = _pages(checkpoint, machine.info.memory_bytes, per_token, context, max_num_seqs, page_tokens, dtype)
     tuning = apply_measured(machine, tuner)
-    model, loading = begin_model(checkpoint, machine, context=context)
+    model, loading = begin_model(checkpoint, machine, context=context, float8=_float8(fp8, checkpoint, machine))
     milestone("weights being read")
     try:  # beside the reading: it leaves the interpreter to us
         tokenizer, template = _words(header, spec)
@@ -140,6 +143,19 @@ def _kv_type(wanted: str, checkpoint: Checkpoint) -> str:
     if wanted.lower() not in KV_TYPES:
         raise Unsupported(f"There is no KV cache type '{wanted}'.{nearest(wanted, ['auto', *KV_TYPES])}")
     return KV_TYPES[wanted.lower()]
+
+
+def _float8(wanted: str, checkpoint: Checkpoint, device: Device) -> str:
+    """What FP8 weights become; the user is told when that is not what the file says."""
+    if not any(checkpoint.info(name).format in FLOAT8 for name in checkpoint.names()):
+        if wanted != "auto":
+            raise BadInput(f"{checkpoint.header().name} has no FP8 weights; leave out fp8 '{wanted}'.")
+        return wanted
+    choice, why = choose_float8(wanted, device)
+    if choice == "int8" and wanted == "auto":
+        notes: list[str] = getattr(device, "notes", [])
+        notes.append(f"FP8 weights become INT8 in groups of 32 ({why}); fp8 'bf16' computes with their exact values.")
+    return choice
 
 
 def _words(header: Header, spec: ModelSpec) -> tuple[Tokenizer | None, ChatTemplate | None]:

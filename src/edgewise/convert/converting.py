@@ -8,6 +8,7 @@ from typing import Any
 
 from edgewise.base import BadInput, Unsupported
 from edgewise.convert.calibrating import Calibration
+from edgewise.convert.float8 import stored_tensors
 from edgewise.convert.gguf_metadata import QUANTIZATION_VERSION, gguf_metadata, settled
 from edgewise.convert.gguf_tokenizer import gguf_tokenizer
 from edgewise.convert.hf_config import hf_config, model_type
@@ -23,6 +24,7 @@ from edgewise.convert.rows import Rows, StoredRows
 from edgewise.convert.safetensors_writer import is_own
 from edgewise.convert.texts import library_text
 from edgewise.convert.writing import Learn, Order, Watch, Written, save_gguf, save_safetensors
+from edgewise.kernels.formats import FLOAT8
 from edgewise.text import load_tokenizer
 from edgewise.weights import bundle, open_checkpoint
 from edgewise.weights.api import Checkpoint, Header, Source
@@ -160,6 +162,7 @@ def _closest(tensors: Mapping[str, Rows]) -> Mix | None:
 def _write_as_hf(model: Described, order: Order, recorder: Recorder, learn: Learn) -> Written:
     header, spec = model.header, model.spec
     dtype = order.mix.usual if order.mix is not None and not is_own(order.mix.usual) else "F32"
+    dtype = "BF16" if dtype in FLOAT8 else dtype
     config = hf_config(
         header, spec, biased=model.recorder.has("layers.0.q.bias"), factors=rope_factors(model), dtype=dtype
     )
@@ -205,10 +208,11 @@ def stored_gguf(checkpoint: Checkpoint, source: Source) -> tuple[dict[str, Any],
 def _recast(checkpoint: Checkpoint, source: Source, order: Order, text: str | None) -> Written:
     """Hugging Face to Hugging Face: the same tensors in another format, one file or shards."""
     header = checkpoint.header()
-    tensors: dict[str, Rows] = {name: StoredRows(checkpoint.info(name), source) for name in checkpoint.names()}
+    tensors = stored_tensors(checkpoint, source)
     config = dict(header.config)
     if order.mix is not None:
-        name = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}.get(order.mix.usual)
+        usual = "BF16" if order.mix.usual in FLOAT8 else order.mix.usual
+        name = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}.get(usual)
         if name is not None:
             config["dtype" if "dtype" in config else "torch_dtype"] = name
     floats: set[str] = set()

@@ -1,6 +1,7 @@
 """Which format each tensor gets under a `--quant` name. The names are llama.cpp's; the mixes are simple and told here.
 
 - Vectors (norms, biases), routers and rope factors stay F32.
+- fp8_e4m3, fp8_e5m2: the linear weights of the layers in blocks of 128 x 128, in folders only (convert/float8.py).
 - f32, f16, bf16, q8_0, q6_k: every matrix has that format.
 - q4_0, q4_1, q5_0, q5_1, q2_k, q3_k_s, q4_k_s, q5_k_s: the same, but the head (the embedding, when the head is tied
   to it) has Q6_K: it sees every token, and it is the part that few bits hurt most.
@@ -37,6 +38,8 @@ MIXES: Mapping[str, Mix] = {
     "f32": Mix("F32", file_type=0),
     "f16": Mix("F16", file_type=1),
     "bf16": Mix("BF16", file_type=32),
+    "fp8_e4m3": Mix("F8_E4M3"),
+    "fp8_e5m2": Mix("F8_E5M2"),
     "q8_0": Mix("Q8_0", file_type=7),
     "q6_k": Mix("Q6_K", file_type=18),
     "q4_0": Mix("Q4_0", "Q6_K", file_type=2),
@@ -51,7 +54,7 @@ MIXES: Mapping[str, Mix] = {
     "q5_k_s": Mix("Q5_K", "Q6_K", file_type=16),
     "q5_k_m": Mix("Q5_K", "Q6_K", "Q6_K", file_type=17),
 }
-ALIASES = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m", "fp16": "f16", "fp32": "f32"}
+ALIASES = {"fp8": "fp8_e4m3", "q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m", "fp16": "f16", "fp32": "f32"}
 _LAYER = re.compile(r"blk\.(\d+)\.")
 _SENSITIVE = ("attn_v.weight", "ffn_down.weight", "ffn_down_exps.weight")
 _FULL = ("ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "rope_freqs.weight", "rope_factors_long.weight",

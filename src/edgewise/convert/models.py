@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.convert.float8 import stored_tensors
 from edgewise.convert.gguf_metadata import rope_tensors
 from edgewise.convert.pairing import pair
 from edgewise.convert.recording import Recorder
-from edgewise.convert.rows import Rows, StoredRows, constant, row_count, values
+from edgewise.convert.rows import Rows, constant, row_count, values
 from edgewise.models import MODELS
 from edgewise.models.api import ModelSpec
 from edgewise.models.loading import examine
@@ -44,7 +45,7 @@ def describe(checkpoint: Checkpoint, source: Source) -> Described:
     member, spec, names = examine(checkpoint)
     recorder = Recorder(names, lambda name: names.find(name) is not None, stacked=False)
     member(spec, recorder)
-    tensors = {name: StoredRows(checkpoint.info(name), source) for name in checkpoint.names()}
+    tensors = stored_tensors(checkpoint, source)
     return Described(checkpoint.header(), spec, recorder, tensors)
 
 

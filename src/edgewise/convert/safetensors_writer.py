@@ -13,7 +13,8 @@ from edgewise.convert.gguf_writer import NewTensor, Progress
 from edgewise.kernels import formats
 from edgewise.weights.checkpoints.safetensors import OWN_METHOD
 
-DTYPES = ("F32", "F16", "BF16")  # named alike there and here; our own formats are rows of bytes (docs/formats.md)
+# Named alike there and here, as FP8 is; our own formats are rows of bytes (docs/formats.md).
+DTYPES = ("F32", "F16", "BF16")
 SHARD_BYTES = 5 * 10**9
 
 
@@ -22,7 +23,7 @@ def write_safetensors(
 ) -> list[Path]:
     """Fills `folder` with model.safetensors, or with shards of at most about `shard_bytes` and their index."""
     for tensor in tensors:
-        if tensor.format not in DTYPES and not is_own(tensor.format):
+        if tensor.format not in (*DTYPES, *formats.FLOAT8) and not is_own(tensor.format):
             raise Unsupported(f"safetensors cannot hold {tensor.format}. Known: {', '.join(DTYPES)}.")
     shards = _shards(tensors, shard_bytes)
     if len(shards) == 1:

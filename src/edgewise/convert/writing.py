@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewise.base import Unsupported
+from edgewise.convert.float8 import float8_settings, float8_tensors
 from edgewise.convert.gguf_writer import NewTensor, gguf_bytes, write_gguf
 from edgewise.convert.mixes import Mix, choose, choose_own, fitting
 from edgewise.convert.outputs import check_output, new_file, new_folder
@@ -16,6 +17,7 @@ from edgewise.convert.quantisers.api import Quantiser
 from edgewise.convert.quantising import Narrowing
 from edgewise.convert.rows import Rows
 from edgewise.convert.safetensors_writer import DTYPES, is_own, packing, write_safetensors
+from edgewise.kernels.formats import FLOAT8
 
 # (bytes written, bytes in all) → nothing; called often
 Watch = Callable[[int, int], None]
@@ -83,6 +85,8 @@ def save_gguf(
     metadata: Mapping[str, Any], tensors: Mapping[str, Rows], order: Order, layers: int, learn: Learn | None = None
 ) -> Written:
     """One file, whole or absent. learn: what is known of the tensors' inputs, once their formats are chosen."""
+    if order.mix is not None and order.mix.usual in FLOAT8:
+        raise Unsupported("GGUF has no FP8. Write a folder of safetensors (--to safetensors), or choose q8_0.")
     chosen, notices = gguf_formats(tensors, order, layers)
     narrowing = Narrowing(order.quantiser) if learn is None else learn(tensors, chosen)
     new = narrowing.tensors(tensors, chosen)
@@ -122,12 +126,16 @@ def save_safetensors(
     floats: Collection[str] = (), learn: Learn | None = None,
 ) -> Written:  # fmt: skip
     """A folder, whole or absent. companions: writes the tokenizer's files into it. floats: see safetensors_formats."""
-    chosen = safetensors_formats(tensors, order, floats)
-    narrowing = Narrowing(order.quantiser) if learn is None else learn(tensors, chosen)
-    new = narrowing.tensors(tensors, chosen)
+    if order.mix is not None and order.mix.usual in FLOAT8:
+        narrowing = Narrowing(order.quantiser)
+        new, packed = float8_tensors(tensors, order.mix.usual), float8_settings(tensors, order.mix.usual)
+    else:
+        chosen = safetensors_formats(tensors, order, floats)
+        narrowing = Narrowing(order.quantiser) if learn is None else learn(tensors, chosen)
+        new = narrowing.tensors(tensors, chosen)
+        packed = packing(new)
     total = sum(t.nbytes for t in new)
     settings = {key: value for key, value in config.items() if key != "quantization_config"}
-    packed = packing(new)
     with narrowing.kept():
         missing = narrowing.missing(new)
         work = total + sum(tensor.nbytes for tensor in missing)

@@ -82,10 +82,12 @@ class Device(Protocol):
     def upload(self, values: npt.NDArray[Any]) -> Array: ...  # float32 or int32; copies
     def download(self, x: Array) -> Floats: ...  # a view where possible; valid while x lives
     # weights: `fmt` is a FormatId name ("F32", "BF16", "Q4_0", ...); read yields the stored bytes of the tensor;
-    # rows selects or permutes the output rows (None: all, in order). With a place, the device may read the file itself,
-    # and later: `filling` gives all that was put off since it was last asked
+    # rows selects or permutes the output rows (None: all, in order). With a place, the device may read the file
+    # itself, and later: `filling` gives all that was put off since it was last asked. scales (stored rows, spans of
+    # 128 columns): what 8-bit floats are multiplied with. into: narrow to this format, rounding to nearest
     def load(
-        self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None, place: Place | None = None
+        self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None, place: Place | None = None, *,
+        scales: Floats | None = None, into: str | None = None,
     ) -> Weight: ...
     def filling(self) -> Filling: ...
     def experts(self, weights: Sequence[Weight]) -> Weight: ...  # many (out, in) of one shape → (E, out, in)

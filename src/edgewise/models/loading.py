@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from edgewise.base import BadInput, Unsupported
-from edgewise.kernels.api import Array, Device, Filling, Ints, Place, ReadAt, Weight
+from edgewise.kernels.api import Array, Device, Filling, Floats, Ints, Place, ReadAt, Weight
+from edgewise.kernels.formats import FLOAT8, SPAN
 from edgewise.models.api import Model, ModelSpec, Rope
 from edgewise.models.configs import Config
+from edgewise.models.float8 import Scales, held_as
 from edgewise.models.names import Names
 from edgewise.models.ropes import RopeSettings, RopeTable
 from edgewise.models.ternary import PER_BYTE, PackedTernary, is_packed_ternary
@@ -29,12 +31,16 @@ HARMLESS = ("rotary_emb.inv_freq", "rope_freqs.weight", "attn_rot_embd.weight", 
 class CheckpointLoader:
     """Tensors by canonical name (models/names.py). Without a source it only checks, and gives None for everything."""
 
-    def __init__(self, checkpoint: Checkpoint, source: Source | None, device: Device, names: Names) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, source: Source | None, device: Device, names: Names, float8: str = "bf16"
+    ) -> None:
         self.checkpoint = checkpoint
         self.source = source
         self.device = device
         self.names = names
         self.dialect = names.dialect
+        self.scales = Scales(checkpoint)
+        self.float8 = float8
         self.used: set[str] = set()  # stored names asked for
         self._ropes: dict[RopeSettings, RopeTable] = {}
 
@@ -57,6 +63,9 @@ class CheckpointLoader:
                 f"Tensor '{stored}' in {header.name} has shape {info.shape} but the settings ask for {tuple(shape)}. "
                 "Settings and weights do not belong together."
             )
+        if info.format in FLOAT8:
+            self.scales.find(info)
+            self.used.update(self.scales.beside(stored))
         return info
 
     def _read(self, info: TensorInfo, first: int, nbytes: int) -> ReadAt:
@@ -104,7 +113,16 @@ class CheckpointLoader:
         if rows is not None and len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
             first, of, rows = first + int(rows[0]) * row_bytes, len(rows), None
         read = self._read(info, first, of * row_bytes)
-        return self.device.load((of, shape[-1]), info.format, read, rows, self._place(info, first, of * row_bytes))
+        return self.device.load(
+            (of, shape[-1]), info.format, read, rows, self._place(info, first, of * row_bytes),
+            scales=self._scales(info, first // row_bytes, of), into=held_as(info.format, self.float8, shape),
+        )
+
+    def _scales(self, info: TensorInfo, first: int, rows: int) -> Floats | None:
+        scale = self.scales.find(info)
+        if scale is None:
+            return None
+        return self.scales.spread(info, scale, self._values(scale, prod(scale.shape)), first, rows)
 
     def vector(self, name: str, length: int, rows: Ints | None = None, plus: float = 0.0) -> Array:
         """A vector on the device: permuted by `rows`, with `plus` added."""
@@ -118,7 +136,12 @@ class CheckpointLoader:
         if self.source is None:
             return np.ones(length, np.float32)
         # A one-row table looked up by the device itself: any stored format, no second decoder.
-        table = self.device.load((1, length), info.format, self._read(info, 0, info.extent.nbytes))
+        scales = None
+        if (scale := self.scales.find(info)) is not None:
+            if prod(scale.shape) != 1:
+                raise Unsupported(f"Tensor '{scale.name}': FP8 vectors with several scales cannot be read.")
+            scales = np.full((1, -(-length // SPAN)), self._values(scale, 1)[0], np.float32)
+        table = self.device.load((1, length), info.format, self._read(info, 0, info.extent.nbytes), scales=scales)
         return np.array(self.device.download(self.device.embed(table, np.zeros(1, np.int32))))[0]
 
     def experts(self, layer: int, part: str, count: int, shape: tuple[int, int]) -> Weight:
@@ -254,17 +277,19 @@ class Loading:
 
 
 def begin_model(
-    checkpoint: Checkpoint, device: Device, *, source: Source | None = None, context: int | None = None
+    checkpoint: Checkpoint, device: Device, *, source: Source | None = None, context: int | None = None,
+    float8: str = "bf16",
 ) -> tuple[Model, Loading]:
     """Checks settings against tensors and begins to read the weights; other work may be done until `Loading.wait`.
 
-    source: where bytes come from; None: the checkpoint's own files.
+    source: where bytes come from; None: the checkpoint's own files. float8: what FP8 weights are computed as, "bf16"
+    (their exact values) or "int8" (narrowed to INT8 in groups of 32).
     """
     header = checkpoint.header()
     member, spec, names = examine(checkpoint, context)
     own = SOURCES.build("file", files=header.files) if source is None else source
     try:
-        model: Model = member(spec, CheckpointLoader(checkpoint, own, device, names))
+        model: Model = member(spec, CheckpointLoader(checkpoint, own, device, names, float8))
         filling = device.filling()
     except BaseException:
         device.filling()  # forgets what was put off
@@ -275,13 +300,14 @@ def begin_model(
 
 
 def load_model(
-    checkpoint: Checkpoint, device: Device, *, source: Source | None = None, context: int | None = None
+    checkpoint: Checkpoint, device: Device, *, source: Source | None = None, context: int | None = None,
+    float8: str = "bf16",
 ) -> Model:
     """Checks settings against tensors, then reads the weights onto `device`.
 
     source: where bytes come from; None: the checkpoint's own files, closed again before this returns.
     """
-    model, loading = begin_model(checkpoint, device, source=source, context=context)
+    model, loading = begin_model(checkpoint, device, source=source, context=context, float8=float8)
     loading.wait()
     return model
 

@@ -7,8 +7,8 @@ from typing import Any
 from edgewise.base import BadInput, Unsupported
 from edgewise.models.api import ModelSpec
 from edgewise.models.configs import MOST_LAYERS, Config, single
+from edgewise.models.float8 import float8_block
 from edgewise.models.ropes import RopeSettings
-from edgewise.models.ternary import is_packed_ternary
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -28,14 +28,7 @@ def decoder_spec(
     `extra` gets: act (the device's name), ropes (layer type → RopeSettings), and the optional factors attn_scale,
     embed_scale, residual_scale, logit_scale, logit_softcap, attn_softcap where the settings have them.
     """
-    packed = config.get("quantization_config") if config.dialect == "hf" else None
-    method = packed.get("quant_method") if isinstance(packed, Mapping) else packed
-    ours = method == "edgewise"  # the checkpoint has told the tensors' formats
-    if packed is not None and not ours and not is_packed_ternary(packed, config.where):
-        raise Unsupported(
-            f"'quantization_config' in {config.where} says the weights are packed by {str(method)[:40]!r}, which "
-            "edgewise cannot read. Take the original weights, or a GGUF file."
-        )
+    float8_block(config)  # refuses weights that are packed in unknown ways
     dim, heads = config.count("hidden_size"), config.count("num_attention_heads")
     layers = config.count("num_hidden_layers", most=MOST_LAYERS)
     kv_heads = config.count("num_key_value_heads", heads)

@@ -42,6 +42,7 @@ class LLM:
     kv_cache_dtype: "f16", "bf16", "f32", or "auto": f16, but f32 when all weights are F32.
     max_num_seqs: sequences computed together; more requests wait their turn. prefill_chunk: rows of one step at most.
     seed: for requests whose SamplingParams bring none: the n-th request gets the n-th stream of it.
+    fp8 (a member): FP8 weights are computed as "bf16" (exact), "int8", or "auto": as measured here.
     members: other slots by catalog name (assemble.py), and other engines' names for the above (ALIASES).
 
     Safe to use from several threads. Raises BadInput, Unsupported, Incompatible or OutOfRoom before weights are read.

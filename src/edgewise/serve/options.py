@@ -21,6 +21,8 @@ CacheType = Annotated[
     typer.Option("--kv-cache-dtype", "-ctk", "--cache-type-k", help="number format of the KV cache"),
 ]
 
+Float8 = Annotated[str, typer.Option("--fp8", help="compute FP8 weights as bf16 (exact) or int8; auto: as measured")]
+
 
 def human(nbytes: float) -> str:
     """Bytes as people say them, binary units."""

@@ -260,6 +260,17 @@ def brain_chain32(w: F32, x: F32) -> Any:
     return acc
 
 
+def float8_chain32(w: F32, scales: F32, x: F32) -> Any:
+    """x @ (w * scales).T as the kernels of 8-bit floats compute it: every span's own sum, then one fused
+    multiply-add with the span's scale. w (rows, cols) without scales; scales (rows, spans)."""
+    span = formats.SPAN
+    acc = np.zeros((len(x), len(w)), np.float32)
+    for s in range(scales.shape[1]):
+        part = brain_chain32(w[:, s * span : (s + 1) * span], x[:, s * span : (s + 1) * span])
+        acc = _flushed(fma32(part, scales[:, s][None], acc))
+    return acc
+
+
 def round_bf16(x: F32) -> Any:
     """To the nearest BF16, ties to even, as float32; finite numbers."""
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32)

@@ -18,11 +18,12 @@ from edgewise import _native
 from edgewise.base import BadInput
 from edgewise.base.limits import memory_bytes
 from edgewise.kernels import formats, lookup
-from edgewise.kernels.api import Array, DeviceInfo, Ints, Place, ReadAt, Routing, Weight
+from edgewise.kernels.api import Array, DeviceInfo, Floats, Ints, Place, ReadAt, Routing, Weight
 from edgewise.kernels.choices import Known, nothing_known
 from edgewise.kernels.tuning import Knobs, Matmul, Seen
 
-DIRECT = ("F32", "F16", "BF16", "Q4_0", "Q8_0", "Q4_K", "Q6_K", *formats.OWN)  # formats that compute from their blocks
+# Formats that compute from their blocks.
+DIRECT = ("F32", "F16", "BF16", *formats.FLOAT8, "Q4_0", "Q8_0", "Q4_K", "Q6_K", *formats.OWN)
 CHUNK_BYTES = 8 << 20  # of the file in flight while a weight is repacked
 
 
@@ -65,7 +66,8 @@ class CpuDevice(_native.CpuCore):
         _native._tune(self, *matmul, {**_native._standard_tuning(self, *matmul), **knobs})
 
     def load(
-        self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None, place: Place | None = None
+        self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None, place: Place | None = None, *,
+        scales: Floats | None = None, into: str | None = None,
     ) -> Weight:
         """Repacks a stored (out, in) tensor: when `filling` runs, or, without a place or a kernel for the format, now,
         a few megabytes at a time. Raises BadInput, OutOfRoom, Unsupported."""
@@ -76,27 +78,39 @@ class CpuDevice(_native.CpuCore):
         if cols % spec.block:
             raise BadInput(f"{fmt} stores blocks of {spec.block} weights, but a row of this tensor has {cols}.")
         row_bytes = formats.nbytes(fmt, cols)
-        widen = spec.name.partition(":")[0] not in DIRECT
+        held = spec.name if into is None else formats.find(into).name
+        formats.nbytes(held, cols)  # whole blocks
+        widen = held.partition(":")[0] not in DIRECT
         if widen and (note := f"{fmt} is widened to F32 at load.") not in self.notes:
             self.notes.append(note)
         order = None if rows is None else np.ascontiguousarray(rows, dtype=np.int32)
         if order is not None and order.size and not (order.min() >= 0 and order.max() < stored_rows):
             raise BadInput(f"rows selects outside the tensor's {stored_rows} rows.")
         count = stored_rows if order is None else len(order)
-        weight = self._new_weight(count, cols, "F32" if widen else spec.name)
+        weight = self._new_weight(count, cols, "F32" if widen else held)
         self._held += weight.nbytes
         self._set_streams(self._held > self._cache)
+        if scales is not None:
+            if scales.shape != (stored_rows, -(-cols // formats.SPAN)):
+                raise BadInput(f"Scales of shape {scales.shape} do not belong to a weight of shape {tuple(shape)}.")
+            scales = np.ascontiguousarray(scales if order is None else scales[order], np.float32)
+        source = "" if held == spec.name else spec.name
         if place is not None and not widen:
-            self._jobs.append((_native.fill_job(weight, place.fd, place.offset, order), place))
+            self._jobs.append((_native.fill_job(weight, place.fd, place.offset, order, scales, source), place))
             return weight
-        step = max(16, CHUNK_BYTES // (4 * cols if widen else row_bytes) // 16 * 16)
+        step = max(16, CHUNK_BYTES // (4 * cols if widen or source else row_bytes) // 16 * 16)
         for start in range(0, count, step):
             wanted = np.arange(start, min(start + step, count), dtype=np.int32) if order is None \
                 else order[start : start + step]
             stored, index = _gather(read, wanted, row_bytes)
-            if widen:
-                stored = formats.dequantize(fmt, stored, len(stored) // row_bytes * cols, self.threads).view(np.uint8)
-            self._pack(weight, start // 16, stored, index)
+            factors = None if scales is None else scales[start : start + step]
+            if widen or source:
+                values = formats.dequantize(fmt, stored, len(stored) // row_bytes * cols, self.threads)
+                if factors is not None:
+                    values = values.reshape(-1, cols)[index] * np.repeat(factors, formats.SPAN, axis=1)[:, :cols]
+                    index, factors = np.arange(len(index), dtype=np.int32), None
+                stored = (values if widen else formats.quantize(held, values, self.threads)).reshape(-1).view(np.uint8)
+            self._pack(weight, start // 16, stored, index, factors)
         return weight
 
     def filling(self) -> "CpuFilling":

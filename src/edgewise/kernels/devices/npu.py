@@ -107,10 +107,13 @@ class NpuDevice:
         self.rows_used = self.rows_padded = 0
 
     def load(
-        self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None, place: Place | None = None
+        self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None, place: Place | None = None, *,
+        scales: Floats | None = None, into: str | None = None,
     ) -> NpuWeight:
-        inner = self.inner.load(shape, fmt, read, rows)
+        inner = self.inner.load(shape, fmt, read, rows, scales=scales, into=into)
         values = formats.dequantize(fmt, read(0, formats.nbytes(fmt, prod(shape))), prod(shape)).reshape(shape)
+        if scales is not None:
+            values = values * np.repeat(scales, formats.SPAN, axis=1)[:, : shape[1]]
         weight = NpuWeight(inner, values if rows is None else values[rows])
         self.weights.append(weight)
         return weight

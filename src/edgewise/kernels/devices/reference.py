@@ -114,9 +114,14 @@ class ReferenceDevice:
         return x
 
     def load(
-        self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None, place: Place | None = None
+        self, shape: Sequence[int], fmt: str, read: ReadAt, rows: Ints | None = None, place: Place | None = None, *,
+        scales: Floats | None = None, into: str | None = None,
     ) -> ReferenceWeight:
         values = _decode(shape, fmt, read(0, formats.nbytes(fmt, prod(shape))))
+        if scales is not None:
+            values = values * np.repeat(scales, formats.SPAN, axis=1)[:, : shape[1]]
+        if into is not None:
+            values, fmt = _decode(shape, into, formats.quantize(into, values)), into
         return ReferenceWeight(np.array(values if rows is None else values[rows]), fmt)
 
     def filling(self) -> "NothingLeft":
@@ -135,7 +140,7 @@ class ReferenceDevice:
         return [int(row.argmax()) if row.size and np.isfinite(row).all() else -1 for row in x]
 
     def linear(self, x: Floats, w: ReferenceWeight, bias: Floats | None = None, add: Floats | None = None) -> Floats:
-        if w.format == "BF16":
+        if w.format in ("BF16", *formats.FLOAT8):
             x = from_bf16(to_bf16(x))
         # One matrix-vector product a row: a matrix-matrix product would add in an order that depends on the row count.
         y: Floats = np.matmul(w.values, x[:, :, None])[:, :, 0]

@@ -20,6 +20,8 @@ FORMATS = Catalog("format", __name__, {
     "F32": ".f32:F32",
     "F16": ".f16:F16",
     "BF16": ".bf16:BF16",
+    "F8_E4M3": ".f8_e4m3:F8E4M3",
+    "F8_E5M2": ".f8_e5m2:F8E5M2",
     "Q4_0": ".q4_0:Q40",
     "Q4_1": ".q4_1:Q41",
     "Q5_0": ".q5_0:Q50",
@@ -40,13 +42,16 @@ FORMATS = Catalog("format", __name__, {
     "int4": ".int4:Int4",
     "int8": ".int8:Int8",
 })
+FLOAT8 = ("F8_E4M3", "F8_E5M2")  # 8-bit floats: scales lie beside the weights, one for SPAN of a row
+SPAN = 128
 OWN = ("int1", "ternary", "int2", "int3", "int4", "int8")  # ours: the group is a setting, as in int4:group=128
 
 Bytes = npt.NDArray[np.uint8]
 
 __all__ = [
-    "FORMATS", "GROUPS", "OWN", "Format", "by_ggml_type", "dequantize", "find", "names", "nbytes", "quantize",
-    "writable",
+    "FLOAT8", "FORMATS", "GROUPS", "OWN", "SPAN", "Format", "by_ggml_type", "dequantize", "find",
+    "in_blocks", "names", "nbytes",
+    "quantize", "spread", "writable",
 ]  # fmt: skip
 
 
@@ -105,6 +110,23 @@ def quantize(fmt: str, values: npt.NDArray[Any], threads: int | None = None) -> 
         raise Unsupported(f"{fmt} can be read but not written. Writable: {', '.join(writable())}.")
     _engine().quantize(name, flat, packed, threads or _threads())
     return packed
+
+
+def in_blocks(fmt: str, values: Floats, high: int = SPAN, wide: int = SPAN) -> tuple[Bytes, Floats]:
+    """(rows, cols) → codes of an 8-bit float (rows, cols) and scales, one for each block of high x wide weights: the
+    largest of a block becomes the format's largest number."""
+    rows, cols = values.shape
+    largest = np.float32(getattr(find(fmt), "largest"))  # noqa: B009  # of 8-bit floats only
+    padded = np.pad(np.abs(values), ((0, -rows % high), (0, -cols % wide)))
+    peaks = padded.reshape(padded.shape[0] // high, high, -1, wide).max((1, 3))
+    scales: Floats = np.where(peaks > 0, peaks / largest, np.float32(1)).astype(np.float32)
+    every = np.repeat(np.repeat(scales, high, 0)[:rows], wide, 1)[:, :cols]
+    return quantize(fmt, values / every).reshape(rows, cols), scales
+
+
+def spread(scales: Floats, rows: int) -> Floats:
+    """Scales of blocks of 128 x 128 → (rows, spans), as `Device.load` takes them."""
+    return np.ascontiguousarray(np.repeat(scales, SPAN, axis=0)[:rows])
 
 
 def _engine() -> Any:

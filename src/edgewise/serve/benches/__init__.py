@@ -5,6 +5,7 @@ from edgewise.base import Catalog
 # The first one is what `edgewise bench` runs without a name.
 BENCHES = Catalog("bench", __name__, {
     "speed": ".speed:measure_speed",
+    "fp8-int8": ".fp8_int8:measure_fp8_int8",
     "lookup": ".lookup:measure_lookup",
     "tuner": ".tuner:measure_tuner",
     "sched": ".sched:measure_scheduling",

@@ -18,7 +18,7 @@ import typer
 from edgewise.base import BadInput
 from edgewise.serve.hub import locate
 from edgewise.serve.measure import CHUNK, Stepper, Timed, main_format, step_bytes
-from edgewise.serve.options import CacheType, Json, Threads, peak_rss_bytes, table
+from edgewise.serve.options import CacheType, Float8, Json, Threads, peak_rss_bytes, table
 from edgewise.serve.probe import read_bandwidth
 from edgewise.weights import open_checkpoint
 
@@ -32,6 +32,7 @@ def measure_speed(
     runs: Annotated[int, typer.Option("--repetitions", "-r", min=1, help="measured runs after one warm-up")] = 5,
     kv_cache_dtype: CacheType = None,
     device: Annotated[str, typer.Option(help="where to compute; see `edgewise members`")] = "cpu",
+    fp8: Float8 = "auto",
     as_json: Json = False,
 ) -> None:
     """Measures prefill (pp) and decode (tg) on random tokens, without sampling, as llama-bench does.
@@ -48,7 +49,7 @@ def measure_speed(
     context = max(prompt, decode)
     llm = LLM(
         path, threads=threads, ctx_size=context, kv_cache_dtype=kv_cache_dtype or "auto", device=device,
-        max_num_seqs=batch, prefill_chunk=CHUNK,
+        max_num_seqs=batch, prefill_chunk=CHUNK, fp8=fp8,
     )  # fmt: skip
     llm.settle()
     used = llm.parts.device.info.threads

@@ -45,9 +45,9 @@ def command(
             "--quant",
             "-q",
             "--outtype",
-            help="f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q4_k_m, q4_k_s, q3_k_m, q3_k_s, q2_k, q4_0, q4_1, q5_0, "
-            "q5_1; auto or auto:q3_k_s,q4_k_s,...: the fewest bits within --max-loss [default: the formats that are "
-            "stored]",
+            help="f32, f16, bf16, fp8_e4m3, fp8_e5m2, q8_0, q6_k, q5_k_m, q5_k_s, q4_k_m, q4_k_s, q3_k_m, q3_k_s, "
+            "q2_k, q4_0, q4_1, q5_0, q5_1; auto or auto:q3_k_s,q4_k_s,...: the fewest bits within --max-loss "
+            "[default: the formats that are stored]",
         ),
     ] = None,
     quantiser: Annotated[

@@ -13,7 +13,7 @@ import typer
 from edgewise.base import BadInput
 from edgewise.base.startup import milestone
 from edgewise.serve import hub
-from edgewise.serve.options import CacheType, Context, Json, Threads, human, peak_rss_bytes
+from edgewise.serve.options import CacheType, Context, Float8, Json, Threads, human, peak_rss_bytes
 
 if TYPE_CHECKING:
     from edgewise.serve.session import Answer, Session
@@ -57,6 +57,7 @@ def command(
     chat: Annotated[bool, typer.Option("--chat", help="insist on a chat")] = False,
     speculator: Annotated[str, typer.Option(help="who drafts tokens; see `edgewise members`")] = "none",
     device: Annotated[str, typer.Option(help="where to compute; see `edgewise members`")] = "cpu",
+    fp8: Float8 = "auto",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="timings on standard error")] = False,
     as_json: Json = False,
 ) -> None:
@@ -87,7 +88,7 @@ def command(
 
     llm = LLM(
         path, threads=threads, ctx_size=context, kv_cache_dtype=kv_cache_dtype or "auto", device=device,
-        speculator=speculator, max_num_seqs=1, seed=0 if builtin else int.from_bytes(os.urandom(4), "little"),
+        speculator=speculator, fp8=fp8, max_num_seqs=1, seed=0 if builtin else int.from_bytes(os.urandom(4), "little"),
     )  # fmt: skip
     given = locals()
     params = replace(

@@ -12,7 +12,7 @@ import typer
 from edgewise.base import BadInput
 from edgewise.decode.scoring import Sums, Window, framed, perplexity, tally, windows
 from edgewise.serve.hub import locate
-from edgewise.serve.options import CacheType, Context, Json, Threads, read_text
+from edgewise.serve.options import CacheType, Context, Float8, Json, Threads, read_text
 
 if TYPE_CHECKING:
     from edgewise.serve.llm import LLM
@@ -28,6 +28,7 @@ def command(
     threads: Threads = None,
     kv_cache_dtype: CacheType = None,
     device: Annotated[str, typer.Option(help="where to compute; see `edgewise members`")] = "cpu",
+    fp8: Float8 = "auto",
     as_json: Json = False,
 ) -> None:
     """Perplexity and bits per byte of a text; with --against: mean KL divergence and top-1 agreement as well.
@@ -40,7 +41,7 @@ def command(
 
     words = read_text(text)
     options: dict[str, Any] = {"threads": threads, "device": device, "kv_cache_dtype": kv_cache_dtype or "auto"}
-    first = LLM(locate(model), max_num_seqs=1, ctx_size=context, **options)
+    first = LLM(locate(model), max_num_seqs=1, ctx_size=context, fp8=fp8, **options)
     tokens = first.tokenize(words)
     second = None
     if against is not None:

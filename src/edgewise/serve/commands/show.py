@@ -6,6 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from edgewise.base import BadInput, EdgewiseError
+from edgewise.kernels.devices import DEVICES
+from edgewise.kernels.formats import FLOAT8
+from edgewise.plan.float8 import choose_float8
 from edgewise.serve.hub import locate
 from edgewise.serve.measure import formats, step_bytes
 from edgewise.serve.options import CacheType, Context, Json, human
@@ -67,6 +70,8 @@ def describe(path: str, context: int | None, kv_cache_dtype: str) -> dict[str, A
             facts |= {"experts": spec.experts, "experts_per_token": spec.experts_per_token}
         facts["read_per_token_bytes"] = step_bytes(checkpoint)
         facts["memory"] = _memory(spec, stored, context, kv_cache_dtype)
+    if any(name in FLOAT8 for name in facts["formats"]):
+        facts["fp8"] = "computed as {} ({})".format(*choose_float8("auto", DEVICES.build("cpu")))
     kind, template = _tokenizer(checkpoint)
     facts |= {"tokenizer": kind, "chat_template": template}
     return facts
