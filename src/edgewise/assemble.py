@@ -16,7 +16,6 @@ from edgewise.engine.runners import RUNNERS
 from edgewise.engine.runners.text import TextRunner
 from edgewise.kernels.api import Device
 from edgewise.kernels.devices import DEVICES
-from edgewise.kernels.formats import FLOAT8
 from edgewise.kv import CACHES
 from edgewise.kv.api import KVCache
 from edgewise.kv.paged import token_bytes
@@ -24,8 +23,8 @@ from edgewise.models import Loading, begin_model, read_spec
 from edgewise.models.api import Model, ModelSpec
 from edgewise.plan.api import Tuning
 from edgewise.plan.applying import apply_measured
-from edgewise.plan.float8 import choose_float8
-from edgewise.text import load_template, load_tokenizer
+from edgewise.plan.float8 import float8_for
+from edgewise.text import ends_of, load_template, load_tokenizer
 from edgewise.text.api import ChatTemplate, Tokenizer
 from edgewise.weights import open_checkpoint
 from edgewise.weights.api import Checkpoint, Header
@@ -93,7 +92,7 @@ def assemble(
     per_token = token_bytes(spec.layers, spec.kv_heads, spec.head_dim, dtype)
     pages = _pages(checkpoint, machine.info.memory_bytes, per_token, context, max_num_seqs, page_tokens, dtype)
     tuning = apply_measured(machine, tuner)
-    model, loading = begin_model(checkpoint, machine, context=context, float8=_float8(fp8, checkpoint, machine))
+    model, loading = begin_model(checkpoint, machine, context=context, float8=float8_for(fp8, checkpoint, machine))
     milestone("weights being read")
     try:  # beside the reading: it leaves the interpreter to us
         tokenizer, template = _words(header, spec)
@@ -110,7 +109,7 @@ def assemble(
     work: TextRunner = RUNNERS.build(runner, model=model, kv=cache, device=machine)
     engine = Engine(
         work, cache, POLICIES.build(policy), drafts, VERIFIERS.build(verifier, sampler=SAMPLERS.build(sampler)),
-        vocab=model.spec.vocab, context=context, ends=_ends(header, tokenizer, model.spec), rows=prefill_chunk,
+        vocab=model.spec.vocab, context=context, ends=ends_of(header, tokenizer, model.spec.vocab), rows=prefill_chunk,
         sequences=max_num_seqs, page_tokens=page_tokens, seed=seed,
     )  # fmt: skip
     kv_bytes = pages * page_tokens * per_token
@@ -145,19 +144,6 @@ def _kv_type(wanted: str, checkpoint: Checkpoint) -> str:
     return KV_TYPES[wanted.lower()]
 
 
-def _float8(wanted: str, checkpoint: Checkpoint, device: Device) -> str:
-    """What FP8 weights become; the user is told when that is not what the file says."""
-    if not any(checkpoint.info(name).format in FLOAT8 for name in checkpoint.names()):
-        if wanted != "auto":
-            raise BadInput(f"{checkpoint.header().name} has no FP8 weights; leave out fp8 '{wanted}'.")
-        return wanted
-    choice, why = choose_float8(wanted, device)
-    if choice == "int8" and wanted == "auto":
-        notes: list[str] = getattr(device, "notes", [])
-        notes.append(f"FP8 weights become INT8 in groups of 32 ({why}); fp8 'bf16' computes with their exact values.")
-    return choice
-
-
 def _words(header: Header, spec: ModelSpec) -> tuple[Tokenizer | None, ChatTemplate | None]:
     """The tokenizer and chat template, checked against the model. A checkpoint without a tokenizer is still a model."""
     if header.dialect == "gguf":
@@ -173,14 +159,6 @@ def _words(header: Header, spec: ModelSpec) -> tuple[Tokenizer | None, ChatTempl
             "some tokens have no vector. Tokenizer and weights do not belong together."
         )
     return tokenizer, load_template(header)
-
-
-def _ends(header: Header, tokenizer: Tokenizer | None, spec: ModelSpec) -> frozenset[int]:
-    """Every id that ends a text, by the tokenizer or by generation_config.json."""
-    listed = header.generation.get("eos_token_id")
-    also = listed if isinstance(listed, list) else [listed]
-    ends = {token for token in also if isinstance(token, int) and 0 <= token < spec.vocab}
-    return frozenset(ends | (tokenizer.eos if tokenizer else set()))
 
 
 def _need(who: str, needs: frozenset[Cap], giver: str, gives: frozenset[Cap]) -> None:

@@ -62,7 +62,7 @@ def check_round_trip(folder, tmp_path, exact=True):
         np.testing.assert_array_equal(first, third)
 
 
-@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("architecture", sorted(set(ARCHITECTURES) - {"bitnet"}))  # refused in GGUF
 def test_every_architecture_survives_the_round_trip(architecture, tmp_path):
     folder = tiny_model(architecture, tmp_path / "hf")
     check_round_trip(folder, tmp_path, exact=not architecture.startswith("gemma"))
@@ -197,7 +197,7 @@ def test_refusals(tmp_path):
     folder = tiny_model("llama", tmp_path / "hf")
     with pytest.raises(Unsupported, match="Did you mean 'q4_k_m'"):
         convert(folder, tmp_path / "x.gguf", quant="q4_km")
-    with pytest.raises(Unsupported, match="only f32, f16 and bf16"):
+    with pytest.raises(Unsupported, match="only f32, f16, bf16, fp8"):
         convert(folder, tmp_path / "x", to="safetensors", quant="q4_0")
     with pytest.raises(Unsupported, match="no target"):
         convert(folder, tmp_path / "x", to="onnx")

@@ -74,5 +74,6 @@ def test_a_table_that_differs_is_found(
     monkeypatch.setattr(cpu.CpuDevice, "rms_norm", sloppy)
     assert main(["check", "tables", str(folder), "--tokens", "24"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1].startswith(cpu.tables()[0]) and lines[-1].endswith("differ")
+    assert lines[-1].startswith(cpu.tables()[0])
+    assert lines[-1].endswith("differ")
     assert all(line.endswith("equal") for line in lines[2:-1])

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 
 from edgewise.base import BadInput
 from edgewise.kernels.api import Device
+from edgewise.kernels.formats import FLOAT8
 from edgewise.plan.probe import fingerprint
 from edgewise.plan.store import Store
+from edgewise.weights.api import Checkpoint
 
 KEY = "float8"
 CHOICES = ("auto", "bf16", "int8")
@@ -29,6 +31,19 @@ def choose_float8(wanted: str, device: Device) -> tuple[str, str]:
     if best in CHOICES[1:]:
         return str(best), "measured on this machine"
     return DEFAULT, "the default; `edgewise bench fp8-int8 --store` measures this machine"
+
+
+def float8_for(wanted: str, checkpoint: Checkpoint, device: Device) -> str:
+    """What FP8 weights become; the user is told when that is not what the file says. Raises BadInput."""
+    if not any(checkpoint.info(name).format in FLOAT8 for name in checkpoint.names()):
+        if wanted != "auto":
+            raise BadInput(f"{checkpoint.header().name} has no FP8 weights; leave out fp8 '{wanted}'.")
+        return wanted
+    choice, why = choose_float8(wanted, device)
+    if choice == "int8" and wanted == "auto":
+        notes: list[str] = getattr(device, "notes", [])
+        notes.append(f"FP8 weights become INT8 in groups of 32 ({why}); fp8 'bf16' computes with their exact values.")
+    return choice
 
 
 def best_of(bf16: Mapping[int, float], int8: Mapping[int, float]) -> str:

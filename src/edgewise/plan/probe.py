@@ -4,10 +4,10 @@ import hashlib
 import json
 import platform
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from edgewise.base.limits import read
+from edgewise.kernels.extension import native_path
 
 CPUS = Path("/sys/devices/system/cpu")
 # An ELF note of type 3 by the owner "GNU": the linker's hash of the whole library, 20 bytes, near the file's beginning.
@@ -46,11 +46,11 @@ def last_cache_bytes() -> int:
 
 def build() -> str:
     """A hash that changes with the compiled extension; "none" without one."""
-    spec = find_spec("edgewise._native")
-    if spec is None or spec.origin is None:
+    origin = native_path()
+    if origin is None:
         return "none"
     try:
-        with open(spec.origin, "rb") as file:
+        with open(origin, "rb") as file:
             head = file.read(1 << 16)
             note = head.find(BUILD_NOTE)
             if note >= 0:

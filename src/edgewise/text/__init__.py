@@ -44,4 +44,12 @@ def load_template(header: Header) -> ChatTemplate | None:
     return template_of(header)
 
 
-__all__ = ["TOKENIZERS", "ChatTemplate", "Detokenizer", "Tokenizer", "load_template", "load_tokenizer"]
+def ends_of(header: Header, tokenizer: Tokenizer | None, vocab: int) -> frozenset[int]:
+    """Every id that ends a text, by the tokenizer or by generation_config.json."""
+    listed = header.generation.get("eos_token_id")
+    also = listed if isinstance(listed, list) else [listed]
+    ends = {token for token in also if isinstance(token, int) and 0 <= token < vocab}
+    return frozenset(ends | (tokenizer.eos if tokenizer else set()))
+
+
+__all__ = ["TOKENIZERS", "ChatTemplate", "Detokenizer", "Tokenizer", "ends_of", "load_template", "load_tokenizer"]

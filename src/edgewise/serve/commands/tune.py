@@ -41,7 +41,7 @@ def _group() -> None:
 @command.command()
 def kernels(
     model: Annotated[str | None, typer.Argument(help="folder, GGUF file, or user/repo; none: embedded")] = None,
-    seconds: Annotated[float | None, typer.Option(min=0.1, help="to spend on measuring [30; exhaustive: 600]")] = None,
+    seconds: Annotated[float | None, typer.Option(min=1e-3, help="to spend on measuring [30; exhaustive: 600]")] = None,
     exhaustive: Annotated[bool, typer.Option("--exhaustive", help="all candidates equally often")] = False,
     again: Annotated[bool, typer.Option("--again", help="forget what was measured before")] = False,
     threads: Threads = None,
