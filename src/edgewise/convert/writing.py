@@ -112,8 +112,8 @@ def safetensors_formats(tensors: Mapping[str, Rows], order: Order, floats: Colle
         return dict.fromkeys(tensors, usual)
     if not is_own(usual):
         raise Unsupported(
-            f"A Hugging Face directory cannot hold {usual}; only f32, f16, bf16 and our own int1, ternary, int2, int3, "
-            "int4 and int8. Use --to gguf for it."
+            f"A Hugging Face directory cannot hold {usual}; only f32, f16, bf16, fp8 and our own int1, ternary, int2, "
+            "int3, int4 and int8. Use --to gguf for it."
         )
     return {
         name: choose_own(usual, rows.shape, rows.format, vector=len(rows.shape) < 2 or name in floats)
