@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from edgewise.embedded import embedded_model
+from edgewise.serve.http.running import listen
 from edgewise.serve.http.settings import Settings
 
 pytestmark = pytest.mark.native
@@ -37,6 +38,11 @@ def raw(served, body, *, read=0, complete=True):
 def reset(sock):
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
+
+
+def test_small_packets_do_not_wait_for_each_other():
+    with listen("127.0.0.1", 0) as sock:
+        assert sock.proto == socket.IPPROTO_TCP  # then asyncio sets TCP_NODELAY on what it accepts
 
 
 def test_frames(served):
