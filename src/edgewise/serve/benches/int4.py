@@ -23,7 +23,8 @@ from edgewise.serve.options import Json, Threads, read_text, table
 
 BITS = "q4_0,q4_k_s,int4:group=32,int4:group=128,q3_k_s,int3:group=64,q2_k,int2:group=64"
 METHODS = "rtn,rtn:clip=True,hqq,awq,gptq:act_order=True"
-TEXT_CHARS = 60_000  # of the library's held-out part, after as many that `auto` may measure on
+SKIPPED_CHARS = 60_000  # of the library's held-out part, on which `auto` may measure
+TEXT_CHARS = 120_000  # of what follows; with 4,000 tokens a ratio of perplexities is uncertain by some 1 %
 DECODED = 64  # tokens of a timed pass
 ROUNDS = 5
 SHARE, BAR = 0.30, 1.02  # what the paper's bar allows: bytes of FP16, perplexity of FP32
@@ -35,7 +36,7 @@ def measure_int4(
     methods: Annotated[str, typer.Option("--methods", help="quantisers, as convert names them")] = METHODS,
     text: Annotated[Path | None, typer.Option("--text", "-f", help="text to score [held-out library files]")] = None,
     calibrate: Annotated[Path | None, typer.Option(help="text to learn from [other library files]")] = None,
-    limit: Annotated[int, typer.Option(min=2, help="tokens to score")] = 4096,
+    limit: Annotated[int, typer.Option(min=2, help="tokens to score")] = 16384,
     max_loss: Annotated[float, typer.Option(help="what `auto` may lose on its own text; below 0: no auto")] = 0.01,
     picture: Annotated[Path | None, typer.Option(help="an .svg file to draw the table in")] = None,
     threads: Threads = None,
@@ -60,7 +61,7 @@ def measure_int4(
         raise BadInput(f"{picture}: pictures are SVG here; end the name in .svg.")
     source = embedded_model() if model is None else locate(model)
     learnt = None if calibrate is None else read_text(calibrate)
-    words = library_text(True, 2 * TEXT_CHARS)[TEXT_CHARS:] if text is None else read_text(text)
+    words = library_text(True, SKIPPED_CHARS + TEXT_CHARS)[SKIPPED_CHARS:] if text is None else read_text(text)
     tokenizer = load_tokenizer(open_checkpoint(source).header())
     tokens, bos = tokenizer.encode(words)[:limit], tokenizer.bos if tokenizer.add_bos else None
 
