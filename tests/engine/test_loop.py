@@ -151,6 +151,29 @@ def test_n_samples_fork_the_prompt(model: ToyModel, settings: dict[str, Any]) ->
     assert drain(loop)["n", 0][0] == samples[0]
 
 
+def test_a_request_may_bring_rules_of_its_own(model: ToyModel) -> None:
+    """One object per sample: they may have state, and n samples do not share it."""
+
+    class Script:
+        def __init__(self) -> None:
+            self.drawn = 0
+
+        def apply(self, view: Any, logits: Floats) -> Floats:
+            logits.fill(-np.inf)
+            logits[7 + self.drawn] = 0
+            self.drawn += 1
+            return logits
+
+    loop = engine(model)
+    loop.add(Request((1, 2, 3), SamplingParams(n=2, max_tokens=4), "own", extra={"rules": (Script,)}))
+    loop.add(Request((1, 2, 3), SamplingParams(temperature=0, max_tokens=4), "other"))
+    got = drain(loop)
+    assert got["own", 0][0] == got["own", 1][0] == [7, 8, 9, 10]
+    plain = engine(model)
+    plain.add(Request((1, 2, 3), SamplingParams(temperature=0, max_tokens=4), "other"))
+    assert got["other", 0][0] == drain(plain)["other", 0][0] != [7, 8, 9, 10]
+
+
 def test_forked_prompt_is_computed_once() -> None:
     fed: list[int] = []
 

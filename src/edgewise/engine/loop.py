@@ -98,7 +98,7 @@ class Engine:
         samples = [
             Sample(
                 SeqId(next(self._next_seq)), request, name, index, seed & _MASK64 | index << 64, arrival,
-                rules_for(params, blocked), stops, limit,
+                [*rules_for(params, blocked), *(make() for make in request.extra.get("rules", ()))], stops, limit,
             )
             for index in range(params.n)
         ]
