@@ -9,7 +9,9 @@ before it ends, to its end. Peak memory is the kernel's ru_maxrss (VmHWM). The f
 page cache is warm. The prompt is cut so that the model's own tokenizer gives exactly `--tokens` tokens.
 Many virtual machines give free memory back to their host, and then its first touch costs a second for each GB: luck
 decides who gets such pages. It shows as time in the kernel, so that is printed, and the best start of each beside the
-median. --phases: where our time goes, from EDGEWISE_TRACE_START=1, and what is imported, from `python -X importtime`.
+median. One start of each is not counted: Python compiles our modules then, as pip does when it installs the package
+(PYTHONDONTWRITEBYTECODE is taken away from the processes: a compiler's time is no part of a start). --phases: where our
+time goes, from EDGEWISE_TRACE_START=1, and what is imported, from `python -X importtime`.
 """
 
 import argparse
@@ -84,6 +86,10 @@ def commands(options: argparse.Namespace, prompt: str) -> dict[str, list[str]]:
     }
 
 
+def environment(**more: str) -> dict[str, str]:
+    return {**{key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}, **more}
+
+
 def measure(options: argparse.Namespace) -> dict[str, object]:
     prompt = prompt_of(options.model, options.tokens)
     made = commands(options, prompt)
@@ -91,10 +97,12 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     with options.model.open("rb") as file:
         while file.read(1 << 24):
             pass
+    for command in made.values():
+        start(command, environment())
     runs: dict[str, list[Started]] = {OURS: [], THEIRS: []}
     for pair in range(options.pairs):
         for name in (OURS, THEIRS) if pair % 2 == 0 else (THEIRS, OURS):
-            runs[name].append(start(made[name]))
+            runs[name].append(start(made[name], environment()))
     ratios = [a.first_s / b.first_s for a, b in zip(runs[OURS], runs[THEIRS], strict=True)]
     return {
         "model": options.model.name, "threads": options.threads, "prompt_tokens": options.tokens, "file_bytes": size,
@@ -122,7 +130,7 @@ def phases(options: argparse.Namespace) -> None:
     for _ in range(5):
         before = time.time()
         done = subprocess.run(
-            command, env={**os.environ, "EDGEWISE_TRACE_START": "1"}, capture_output=True, text=True, check=True
+            command, env=environment(EDGEWISE_TRACE_START="1"), capture_output=True, text=True, check=True
         )
         for line in done.stderr.splitlines():
             if line.startswith("start: "):
@@ -131,7 +139,7 @@ def phases(options: argparse.Namespace) -> None:
     for what, times in sorted(seen.items(), key=lambda item: statistics.median(item[1])):
         print(f"{1000 * statistics.median(times):8.0f} ms  {what}")
     done = subprocess.run(
-        [command[0], "-X", "importtime", *command[1:]], capture_output=True, text=True, check=True
+        [command[0], "-X", "importtime", *command[1:]], env=environment(), capture_output=True, text=True, check=True
     )
     rows = [line.removeprefix("import time:").split("|") for line in done.stderr.splitlines() if "|" in line]
     total = sorted(((int(row[1]), row[2]) for row in rows if row[1].strip().isdigit()), reverse=True)
