@@ -1,4 +1,8 @@
-"""Bars of tokens per second, a panel a test: as SVG, written by hand, or as any picture that matplotlib can save."""
+"""Bars of speed beside edgewise in the same pair, a panel a test: as SVG, written by hand, or by matplotlib.
+
+Tokens per second would put runs into one picture that the machine ran at different clocks: a peer's best minute beside
+our worst. Pairs ran together, so their ratios are drawn, and tokens per second only written beside.
+"""
 
 import statistics
 from collections.abc import Sequence
@@ -9,15 +13,15 @@ from typing import Any
 from race.children import Failed
 
 Json = dict[str, Any]
-Bar = tuple[str, float, float, float]  # engine and format, median, least, most tok/s
+Bar = tuple[str, float, float, float, str]  # engine and format; its speed over edgewise's: median, least, most; tok/s
 Panel = tuple[str, list[Bar]]
 OURS, OTHERS, INK, FAINT = "#1f7a5c", "#a9b4bd", "#20262b", "#6b757d"
-LABEL, BARS, VALUE, GAP, BAR, TOP = 190, 210, 60, 24, 20, 30  # pixels
+LABEL, BARS, VALUE, GAP, BAR, TOP = 160, 170, 130, 20, 20, 30  # pixels
 
 
 def draw(run: Json, path: Path) -> None:
     """Raises Failed when the format needs matplotlib and there is none."""
-    races = [(f"{race['title']}, tok/s", panels(race)) for race in run["races"]]
+    races = [(f"{race['title']}: speed over that of edgewise beside it", panels(race)) for race in run["races"]]
     races = [(title, some) for title, some in races if some]
     if path.suffix.lower() == ".svg":
         path.write_text(svg(races), encoding="utf-8")
@@ -26,20 +30,23 @@ def draw(run: Json, path: Path) -> None:
 
 
 def panels(race: Json) -> list[Panel]:
-    """edgewise's bar is the median of all its runs of the test, whoever it ran against."""
+    """edgewise's bar is 1; its tok/s are the least and most of the medians against each peer."""
     found: dict[str, list[Bar]] = {}
     own: dict[str, list[float]] = {}
-    for row in race["results"]:
-        if row["kind"] == "speed":
-            own.setdefault(row["test"], []).extend(pair["ours"]["tok_s"] for pair in row["pairs"])
-            rate = row["theirs"]["tok_s"]
-            bar = (f"{row['peer']} {row['theirs']['format']}", rate["median"], rate["min"], rate["max"])
-            found.setdefault(row["test"], []).append(bar)
-    first = next((row["ours"]["format"] for row in race["results"] if row["kind"] == "speed"), "")
-    return [
-        (test, [(f"edgewise {first}", statistics.median(own[test]), min(own[test]), max(own[test])), *bars])
-        for test, bars in found.items()
-    ]
+    speeds = [row for row in race["results"] if row["kind"] == "speed"]
+    for row in speeds:
+        own.setdefault(row["test"], []).append(row["ours"]["tok_s"]["median"])
+        shares = [1 / pair["ratio"] for pair in row["pairs"]]
+        name, rate = f"{row['peer']} {row['theirs']['format']}", short(row["theirs"]["tok_s"]["median"])
+        bar = (name, statistics.median(shares), min(shares), max(shares), f"{rate} tok/s")
+        found.setdefault(row["test"], []).append(bar)
+    first = f"edgewise {speeds[0]['ours']['format']}" if speeds else ""
+    return [(test, [(first, 1.0, 1.0, 1.0, f"{rates(own[test])} tok/s"), *bars]) for test, bars in found.items()]
+
+
+def rates(medians: Sequence[float]) -> str:
+    least, most = short(min(medians)), short(max(medians))
+    return least if least == most else f"{least}–{most}"
 
 
 def svg(races: Sequence[tuple[str, list[Panel]]]) -> str:
@@ -59,8 +66,8 @@ def svg(races: Sequence[tuple[str, list[Panel]]]) -> str:
 
 def panel(x: int, y: int, test: str, bars: list[Bar]) -> list[str]:
     parts = [label(x, y + 14, test, size=13, weight="bold")]
-    scale = BARS / max(most for _, _, _, most in bars)
-    for i, (name, median, least, most) in enumerate(bars):
+    scale = BARS / max(most for _, _, _, most, _ in bars)
+    for i, (name, median, least, most, rate) in enumerate(bars):
         top, middle = y + TOP - 6 + i * (BAR + 6), y + TOP - 6 + i * (BAR + 6) + BAR / 2
         left = x + LABEL
         parts.append(label(left - 8, middle + 4, name, anchor="end", weight="bold" if i == 0 else "normal"))
@@ -68,7 +75,7 @@ def panel(x: int, y: int, test: str, bars: list[Bar]) -> list[str]:
         parts.append(f'<rect x="{left}" y="{top}" width="{median * scale:.1f}" height="{BAR}" fill="{colour}"/>')
         span = f'x1="{left + least * scale:.1f}" x2="{left + most * scale:.1f}" y1="{middle}" y2="{middle}"'
         parts.append(f'<line {span} stroke="{INK}" stroke-width="1.5"/>')
-        parts.append(label(left + most * scale + 6, middle + 4, short(median), fill=FAINT))
+        parts.append(label(left + most * scale + 6, middle + 4, f"{median:.2f} · {rate}", fill=FAINT))
     return parts
 
 
@@ -99,13 +106,13 @@ def with_matplotlib(races: Sequence[tuple[str, list[Panel]]], path: Path) -> Non
         for axes in line[len(some) :]:
             axes.set_visible(False)
         for (test, bars), axes in zip(some, line, strict=False):
-            rates = [median for _, median, _, _ in bars]
-            errors = [[m - least for _, m, least, _ in bars], [most - m for _, m, _, most in bars]]
+            shares = [median for _, median, _, _, _ in bars]
+            errors = [[m - least for _, m, least, _, _ in bars], [most - m for _, m, _, most, _ in bars]]
             colours = [OURS, *[OTHERS] * (len(bars) - 1)]
-            drawn = axes.barh([name for name, *_ in bars], rates, xerr=errors, color=colours, ecolor=INK)
-            axes.bar_label(drawn, [short(rate) for rate in rates], padding=6, color=FAINT)
+            drawn = axes.barh([name for name, *_ in bars], shares, xerr=errors, color=colours, ecolor=INK)
+            axes.bar_label(drawn, [f"{bar[1]:.2f} · {bar[4]}" for bar in bars], padding=6, color=FAINT)
             axes.invert_yaxis()
-            axes.margins(x=0.2)
+            axes.margins(x=0.4)
             axes.spines[["top", "right"]].set_visible(False)
             axes.set_title(f"{title}\n{test}", loc="left", fontsize=9)
     figure.tight_layout()
