@@ -4,12 +4,14 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgewise.base import BadInput, Cap, Incompatible, OutOfRoom, Unsupported
+from edgewise.base import BadInput, OutOfRoom, Unsupported
+from edgewise.base.caps import check_needs
 from edgewise.base.catalog import nearest
 from edgewise.base.startup import milestone
+from edgewise.decode.api import Target
 from edgewise.decode.samplers import SAMPLERS
 from edgewise.decode.speculators import SPECULATORS
-from edgewise.decode.verifiers import VERIFIERS
+from edgewise.decode.verifiers import build_verifier
 from edgewise.engine.loop import Engine
 from edgewise.engine.policies import POLICIES
 from edgewise.engine.runners import RUNNERS
@@ -24,7 +26,7 @@ from edgewise.models.api import Model, ModelSpec
 from edgewise.plan.api import Tuning
 from edgewise.plan.applying import apply_measured
 from edgewise.plan.float8 import float8_for
-from edgewise.text import ends_of, load_template, load_tokenizer
+from edgewise.text import ends_of, has_words, load_template, load_tokenizer, pieces_of
 from edgewise.text.api import ChatTemplate, Tokenizer
 from edgewise.weights import open_checkpoint
 from edgewise.weights.api import Checkpoint, Header
@@ -69,7 +71,7 @@ def assemble(
     max_num_seqs: int = 16,
     policy: str = "fcfs",
     speculator: str = "none",
-    verifier: str = "none",
+    verifier: str = "auto",
     sampler: str = "standard",
     runner: str = "text",
     tuner: str = "none",
@@ -87,10 +89,12 @@ def assemble(
     spec, context = _context(header, ctx_size)
     dtype = _kv_type(kv_cache_dtype, checkpoint)
     drafts = SPECULATORS.build(speculator)
-    _need(f"speculator '{speculator}'", drafts.needs, f"kv '{kv}'", CACHES.load(kv.partition(":")[0]).gives)
+    verify = build_verifier(verifier, speculator, SAMPLERS.build(sampler))
+    check_needs(f"speculator '{speculator}'", drafts.needs, f"kv '{kv}'", CACHES.load(kv.partition(":")[0]).gives)
     machine: Device = DEVICES.build(device, threads=threads) if isinstance(device, str) else device
     per_token = token_bytes(spec.layers, spec.kv_heads, spec.head_dim, dtype)
-    pages = _pages(checkpoint, machine.info.memory_bytes, per_token, context, max_num_seqs, page_tokens, dtype)
+    held = drafts.prepare(Target(header, spec, machine, context, max_num_seqs, verify.odds, pieces_of))
+    pages = _pages(checkpoint, held, machine.info.memory_bytes, per_token, context, max_num_seqs, page_tokens, dtype)
     tuning = apply_measured(machine, tuner)
     model, loading = begin_model(checkpoint, machine, context=context, float8=float8_for(fp8, checkpoint, machine))
     milestone("weights being read")
@@ -108,7 +112,7 @@ def assemble(
     )  # fmt: skip
     work: TextRunner = RUNNERS.build(runner, model=model, kv=cache, device=machine)
     engine = Engine(
-        work, cache, POLICIES.build(policy), drafts, VERIFIERS.build(verifier, sampler=SAMPLERS.build(sampler)),
+        work, cache, POLICIES.build(policy), drafts, verify,
         vocab=model.spec.vocab, context=context, ends=ends_of(header, tokenizer, model.spec.vocab), rows=prefill_chunk,
         sequences=max_num_seqs, page_tokens=page_tokens, seed=seed,
     )  # fmt: skip
@@ -146,11 +150,7 @@ def _kv_type(wanted: str, checkpoint: Checkpoint) -> str:
 
 def _words(header: Header, spec: ModelSpec) -> tuple[Tokenizer | None, ChatTemplate | None]:
     """The tokenizer and chat template, checked against the model. A checkpoint without a tokenizer is still a model."""
-    if header.dialect == "gguf":
-        absent = "tokenizer.ggml.model" not in header.config
-    else:
-        absent = not any((header.folder / name).exists() for name in ("tokenizer.json", "tokenizer.model"))
-    if absent:
+    if not has_words(header):
         return None, None
     tokenizer = load_tokenizer(header)
     if tokenizer.vocab > spec.vocab:
@@ -161,20 +161,13 @@ def _words(header: Header, spec: ModelSpec) -> tuple[Tokenizer | None, ChatTempl
     return tokenizer, load_template(header)
 
 
-def _need(who: str, needs: frozenset[Cap], giver: str, gives: frozenset[Cap]) -> None:
-    def names(caps: frozenset[Cap]) -> str:
-        return ", ".join(sorted(cap.name for cap in caps)) or "nothing"
-
-    if needs - gives:
-        raise Incompatible(f"{who} needs {names(needs - gives)}; {giver} gives {names(gives)}. Change one of them.")
-
-
 def _pages(
-    checkpoint: Checkpoint, memory: int, per_token: int, context: int, sequences: int, page_tokens: int, dtype: str
+    checkpoint: Checkpoint, held: int, memory: int, per_token: int, context: int, sequences: int, page_tokens: int,
+    dtype: str,
 ) -> int:
     """Pages for every sequence at full length, or as many as memory holds beside the weights, at least one sequence's.
 
-    memory: the machine's bytes, 0 when unknown. Pages take memory only as they are used.
+    held: bytes that a speculator takes. memory: the machine's, 0 when unknown. Pages take memory only as they are used.
     """
     if page_tokens < 1:
         raise BadInput(f"page_tokens must be a positive multiple of 16 but is {page_tokens}.")
@@ -182,7 +175,7 @@ def _pages(
     page_bytes = page_tokens * per_token
     if memory == 0:
         return one * sequences
-    weights = sum(checkpoint.info(name).extent.nbytes for name in checkpoint.names())
+    weights = held + sum(checkpoint.info(name).extent.nbytes for name in checkpoint.names())
     room = (memory * 9 // 10 - weights) // page_bytes
     if room < one:
         gib = 1 << 30

@@ -8,7 +8,9 @@ from edgewise.decode.rules.none import NoRule
 from edgewise.decode.rules.penalties import Penalties
 from edgewise.decode.samplers.greedy import GreedySampler
 from edgewise.decode.samplers.standard import StandardSampler
+from edgewise.decode.speculators.ngram import NgramSpeculator
 from edgewise.decode.speculators.none import NoSpeculator
+from edgewise.decode.speculators.suffix import SuffixSpeculator
 from edgewise.testing.decode_contract import RuleContract, SamplerContract, SpeculatorContract
 
 
@@ -50,3 +52,13 @@ class TestMinTokens(RuleContract):
 class TestNoSpeculator(SpeculatorContract):
     def make(self) -> Speculator:
         return NoSpeculator()
+
+
+class TestNgram(SpeculatorContract):
+    def make(self) -> Speculator:
+        return NgramSpeculator(n=2)
+
+
+class TestSuffix(SpeculatorContract):
+    def make(self) -> Speculator:
+        return SuffixSpeculator(n=1, room=96)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edgewise.base import Cap, Incompatible, Request, SamplingParams, SeqId, Tap
-from edgewise.decode.api import Accepted, Draft, LogitsRule, SeqView
+from edgewise.decode.api import Accepted, Draft, LogitsRule, SeqView, Spent, Target
 from edgewise.decode.speculators import SPECULATORS
 from edgewise.engine.loop import Engine
 from edgewise.engine.policies.fcfs import FirstComeFirstServed
@@ -29,6 +29,9 @@ class Guesser:
         self.open: set[int] = set()
         self.kept = 0
 
+    def prepare(self, target: Target) -> int:
+        return 0
+
     def begin(self, seq: SeqId, tokens: Sequence[int]) -> None:
         assert seq not in self.open
         self.open.add(seq)
@@ -44,7 +47,7 @@ class Guesser:
             drafts.append(Draft(tuple(guess), tuple(range(-1, len(guess) - 1))))
         return drafts
 
-    def accepted(self, outcomes: Sequence[Accepted]) -> None:
+    def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
         self.kept += sum(len(outcome.tokens) - 1 for outcome in outcomes)
 
     def end(self, seq: SeqId) -> None:
@@ -52,6 +55,7 @@ class Guesser:
 
 
 class GreedyChain:
+    odds: ClassVar[bool] = False
     """Keeps drafted tokens as long as each is the likeliest, then adds one of its own."""
 
     def accept(

@@ -8,6 +8,7 @@ from edgewise import LLM, SamplingParams
 
 KEYS = {
     "text", "token_ids", "prompt_tokens", "completion_tokens", "finish_reason", "ttft_s", "tok_s", "peak_rss_bytes",
+    "tokens_per_pass", "drafted", "accepted",
 }  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 import enum
 
+from edgewise.base.errors import Incompatible
+
 
 class Cap(enum.Enum):
     """A promise one member gives and another needs."""
@@ -18,3 +20,13 @@ class Tap(enum.Enum):
 
     HIDDEN = "hidden"  # (tokens, dim) after a layer
     GATE = "gate"  # (tokens, experts) router logits
+
+
+def check_needs(who: str, needs: frozenset[Cap], giver: str, gives: frozenset[Cap]) -> None:
+    """Raises Incompatible, saying what is missing."""
+
+    def names(caps: frozenset[Cap]) -> str:
+        return ", ".join(sorted(cap.name for cap in caps)) or "nothing"
+
+    if needs - gives:
+        raise Incompatible(f"{who} needs {names(needs - gives)}; {giver} gives {names(gives)}. Change one of them.")

@@ -88,3 +88,5 @@ class Event:
     error: str | None = None
     index: int = 0  # which of the request's n samples
     stop_reason: int | None = None  # the entry of stop_token_ids that ended it; None for the model's own ends
+    drafted: int = 0  # tokens that a speculator had proposed for this step, and how many of them came true
+    accepted: int = 0

@@ -1,11 +1,18 @@
 """L5's contract: from logits to tokens. A chain draft is a thin tree; the null speculator drafts nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from edgewise.base import Cap, SamplingParams, SeqId, Tap
-from edgewise.kernels.api import Floats
+from edgewise.kernels.api import Device, Floats
+from edgewise.models.api import ModelSpec
+from edgewise.weights.api import Header
+
+MANY = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -13,7 +20,8 @@ class SeqView:
     """What decode members may see of a sequence: its tokens (prompt and output) and its settings.
 
     `tokens` is the engine's own list: it grows from step to step and is never edited here. `seed` is the sequence's
-    own stream: params.seed (or the engine's choice) plus the sample's index in the upper 64 bits.
+    own stream: params.seed (or the engine's choice) plus the sample's index in the upper 64 bits. `ends` end its text.
+    `most`: nodes that may be drafted for it; only an owner of other speculators sets it.
     """
 
     seq: SeqId
@@ -21,14 +29,27 @@ class SeqView:
     prompt_tokens: int
     params: SamplingParams
     seed: int = 0
+    ends: Collection[int] = ()
+    most: int = MANY
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A draft tree in parent-before-child order. parents[i] is an index into tokens, or -1 for the last real token."""
+    """A draft tree in parent-before-child order. parents[i] is an index into tokens, or -1 for the last real token.
+
+    odds: what each node was drawn from, a distribution over the vocabulary (one array for all that share a parent, who
+    were drawn in their order, `replaced`: with replacement); empty where tokens were chosen, not drawn. A node that was
+    drawn may be left out only for reasons that do not depend on its token.
+    """
 
     tokens: tuple[int, ...] = ()
     parents: tuple[int, ...] = ()
+    odds: tuple[npt.NDArray[np.float64], ...] = ()
+    replaced: bool = False
+
+    @staticmethod
+    def chain(tokens: Sequence[int], odds: Sequence[npt.NDArray[np.float64]] = ()) -> "Draft":
+        return Draft(tuple(tokens), tuple(range(-1, len(tokens) - 1)), tuple(odds))
 
 
 class Accepted(NamedTuple):
@@ -40,15 +61,45 @@ class Accepted(NamedTuple):
     logits_rows: tuple[int, ...] = ()
 
 
+class Spent(NamedTuple):
+    """What a step took: seconds of drafting and of the pass; its rows were `decode` (drafts included) and `prefill`."""
+
+    draft_s: float
+    pass_s: float
+    decode: int
+    prefill: int
+
+
+@dataclass(frozen=True)
+class Target:
+    """The model that is drafted for, and the house it lives in. pieces: the vocabulary of a checkpoint, None where it
+    has none. odds: the verifier makes use of Draft.odds."""
+
+    header: Header
+    spec: ModelSpec
+    device: Device
+    context: int
+    sequences: int
+    odds: bool
+    pieces: Callable[[Header], Sequence[str] | None]
+
+
 class Speculator(Protocol):
+    """Any exception here fails the step: what is drafted may be wrong, but drafting must not be."""
+
     needs: ClassVar[frozenset[Cap]]
     taps: ClassVar[frozenset[Tap]]
 
+    # before the target's weights are read: loads what it needs of its own, or refuses. The bytes that it will hold
+    def prepare(self, target: Target) -> int: ...
+
     def begin(self, seq: SeqId, tokens: Sequence[int]) -> None: ...
 
+    # one draft a sequence, `budget` nodes in all; a draft may come to nothing (its sequence gives way, or ends)
     def propose(self, seqs: Sequence[SeqView], budget: int) -> Sequence[Draft]: ...
 
-    def accepted(self, outcomes: Sequence[Accepted]) -> None: ...
+    # of all sequences that got tokens, drafted for or not
+    def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None: ...
 
     def end(self, seq: SeqId) -> None: ...
 
@@ -70,7 +121,10 @@ class LogitsRule(Protocol):
 class Verifier(Protocol):
     """Keeps the longest valid path of a draft. logits[0] follows the last real token, logits[1 + i] follows node i.
 
-    best: the first index of each row's largest value, before any rule. Every logit is finite."""
+    best: the first index of each row's largest value, before any rule. Every logit is finite. The accepted tokens are
+    the path's and, unless one of view.ends came first, one more. Rules see each node with its own path as history."""
+
+    odds: ClassVar[bool]  # it makes use of Draft.odds
 
     def accept(
         self, view: SeqView, draft: Draft, logits: Floats, rules: Sequence[LogitsRule], best: Sequence[int]

@@ -9,8 +9,9 @@ from edgewise.kernels.api import Floats
 
 
 class StepCost(NamedTuple):
-    """Seconds of one step: a fixed part (the weights are read), and one for each prompt token, each sequence that
-    decodes, and each cached token that is attended to. Measured by the engine on itself, or given (the simulator)."""
+    """Seconds of one step: a fixed part (the weights are read), and one for each prompt token, each row that decodes
+    (a sequence's last token, or a drafted one), and each cached token that is attended to. Measured by the engine on
+    itself, or given (the simulator)."""
 
     step_s: float = 0.0
     prefill_s: float = 0.0

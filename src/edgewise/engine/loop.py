@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from edgewise.base import BadInput, Clock, EdgewiseError, Event, Incompatible, OutOfRoom, Request, SeqId, WallClock
-from edgewise.decode.api import Accepted, Draft, Speculator, Verifier
+from edgewise.decode.api import Accepted, Draft, Speculator, Spent, Verifier
 from edgewise.decode.logprobs import token_logprobs
 from edgewise.decode.rules import rules_for
 from edgewise.engine.api import Budget, Decision, Ended, Runner, SchedulerPolicy, StepCost, Work
@@ -74,6 +74,7 @@ class Engine:
         self._past: tuple[Ended, ...] = ()
         self._shares: dict[str, float] = {}
         self._deadlines = False
+        self._draft_s, self._spent = 0.0, Spent(0.0, 0.0, 0, 0)
         self._ordinal = itertools.count()
         self._next_seq = itertools.count()
 
@@ -184,10 +185,11 @@ class Engine:
             self._shares[sample.key] = self._shares.get(sample.key, 0.0) + rows
             context += piece.past + rows
             if rows == piece.wanted:
-                decode += 1
+                decode += rows
             else:
                 prefill += rows
         self.meter.saw(prefill, decode, context, seconds)
+        self._spent, self._draft_s = Spent(self._draft_s, seconds, decode, prefill), 0.0
 
     def _expire(self) -> None:
         now = self._clock.now()
@@ -217,7 +219,9 @@ class Engine:
         arriving = {seq for seq, _ in decision.prefill if not samples[seq].running}
         decoding = [samples[seq] for seq in decision.decode]
         spare = self.rows - len(decoding) - sum(count for _, count in decision.prefill)
-        drafts = self.speculator.propose([s.view for s in decoding], spare)
+        begin = self._clock.now()
+        drafts = self.speculator.propose([s.view for s in decoding], max(0, spare))
+        self._draft_s += self._clock.now() - begin
         ready: list[tuple[Sample, Work, Draft]] = []
         for sample, draft in zip(decoding, drafts, strict=True):
             if draft.tokens:
@@ -253,9 +257,11 @@ class Engine:
             group = [sample, *self._fork(sample)] if sample.followers else (sample,)
             best = peaks[rows]
             if min(best) < 0:
-                for member in group:
-                    self._end(member, "error", NOT_FINITE.format(len(sample.tokens)))
-                continue
+                if best[0] < 0:
+                    for member in group:
+                        self._end(member, "error", NOT_FINITE.format(len(sample.tokens)))
+                    continue
+                draft = NO_DRAFT  # what was drafted is at fault, and plain decoding would never have asked
             for member in group:
                 try:
                     accepted = self.verifier.accept(member.view, draft, logits[rows], member.rules, best)
@@ -263,16 +269,16 @@ class Engine:
                     self._end(member, "error", _words(problem))
                     continue
                 outcomes.append(accepted)
-                surplus = len(draft.tokens) + 1 - len(accepted.tokens)
+                surplus = piece.wanted - len(accepted.tokens)
                 if surplus:
                     member.cached -= surplus
                     self.kv.rewind(member.seq, member.cached)
-                self._emit(member, accepted, logits[rows])
+                self._emit(member, accepted, logits[rows], piece.wanted - 1)
             if sample.running and len(piece.tokens) > piece.wanted:  # a prompt is complete: others may begin with it
                 self.kv.remember(sample.seq, sample.tokens)
-        self.speculator.accepted(outcomes)
+        self.speculator.accepted(outcomes, self._spent)
 
-    def _emit(self, sample: Sample, accepted: Accepted, logits: Floats) -> None:
+    def _emit(self, sample: Sample, accepted: Accepted, logits: Floats, drafted: int) -> None:
         """Appends the new tokens, up to the first that ends the text, and tells of them."""
         new: list[int] = []
         reason: str | None = None
@@ -291,7 +297,7 @@ class Engine:
         )
         event = Event(
             sample.request_id, tuple(new), logprobs, reason, None, sample.index,
-            sample.stops[new[-1]] if reason == "stop" else None,
+            sample.stops[new[-1]] if reason == "stop" else None, drafted, len(accepted.nodes),
         )
         if reason is None:
             self._events.append(event)

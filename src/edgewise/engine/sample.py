@@ -55,7 +55,7 @@ class Sample:
         self.arrival_s = arrival_s
         self.tokens = list(request.tokens)
         self.prompt = len(self.tokens)
-        self.view = SeqView(seq, self.tokens, self.prompt, request.params, seed)
+        self.view = SeqView(seq, self.tokens, self.prompt, request.params, seed, stops.keys())
         self.rules = rules
         self.stops = stops  # token that ends the text → stop_reason
         self.limit = limit  # tokens in all

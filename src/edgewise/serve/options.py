@@ -21,6 +21,12 @@ CacheType = Annotated[
     typer.Option("--kv-cache-dtype", "-ctk", "--cache-type-k", help="number format of the KV cache"),
 ]
 
+Speculator = Annotated[
+    str, typer.Option(help="who drafts tokens, NAME[:key=value,...]; see `edgewise members`", metavar="NAME[:...]")
+]
+Verifier = Annotated[
+    str, typer.Option(help="who checks drafts; auto: the same text as without", metavar="NAME[:...]")
+]
 Float8 = Annotated[str, typer.Option("--fp8", help="compute FP8 weights as bf16 (exact) or int8; auto: as measured")]
 
 

@@ -36,13 +36,21 @@ class CompletionOutput:
 @dataclass
 class Metrics:
     """ttft_s: from the request's arrival to its first token. tok_s: tokens after the first (of each sample) over the
-    time since the first one; when there was only one, tokens over the whole time."""
+    time since the first one; when there was only one, tokens over the whole time. passes: of the model, that gave
+    tokens (of n samples each has its own). drafted: tokens a speculator proposed; accepted: those that came true."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     ttft_s: float = 0.0
     tok_s: float = 0.0
     total_s: float = 0.0
+    passes: int = 0
+    drafted: int = 0
+    accepted: int = 0
+
+    @property
+    def tokens_per_pass(self) -> float:
+        return self.completion_tokens / self.passes if self.passes else 0.0
 
 
 @dataclass
@@ -155,6 +163,7 @@ class Collector:
         self._start = now()
         self._first: dict[int, float] = {}  # per sample: when its first token came
         self._last = self._start
+        self._passes = self._drafted = self._accepted = 0
 
     @property
     def finished(self) -> bool:
@@ -168,6 +177,9 @@ class Collector:
         if event.tokens:
             self._last = self._now()
             self._first.setdefault(event.index, self._last)
+            self._passes += 1
+            self._drafted += event.drafted
+            self._accepted += event.accepted
         chunk = writer.take(event)
         self.chunks.append(chunk)
         if chunk.finish_reason:
@@ -183,7 +195,9 @@ class Collector:
         first = min(self._first.values(), default=self._start) - self._start
         since = max(0.0, total - first)
         speed = later / since if later and since > 0 else (made / total if total > 0 else 0.0)
-        return Metrics(len(self.prompt_token_ids), made, first, speed, total)
+        return Metrics(
+            len(self.prompt_token_ids), made, first, speed, total, self._passes, self._drafted, self._accepted
+        )
 
     def result(self, request_id: str) -> RequestOutput:
         outputs = [writer.output for writer in self._writers]

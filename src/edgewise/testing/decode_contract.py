@@ -1,20 +1,24 @@
 """What every sampler, rule and speculator must do. Subclass in a test file and implement `make`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from edgewise.base import Cap, Request, SamplingParams, SeqId, Tap
-from edgewise.decode.api import LogitsRule, Sampler, SeqView, Speculator
+from edgewise.decode.api import LogitsRule, Sampler, SeqView, Speculator, Target
 from edgewise.decode.samplers import SAMPLERS
 from edgewise.decode.speculators import SPECULATORS
 from edgewise.decode.verifiers import VERIFIERS
 from edgewise.engine.loop import Engine
 from edgewise.engine.policies import POLICIES
 from edgewise.engine.runners import RUNNERS
+from edgewise.kernels.api import Device
 from edgewise.kernels.devices import DEVICES
 from edgewise.testing.toy import ToyModel
+from edgewise.weights.api import Header
 
 SETTINGS: Sequence[dict[str, Any]] = (
     {}, {"temperature": 0}, {"temperature": 1e-9}, {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.2},
@@ -81,29 +85,34 @@ class RuleContract:
 
 
 class SpeculatorContract:
-    """Greedy output is the output without speculation. verifier: the catalog name of one that reads its drafts."""
+    """Output is the output without speculation. verifier: the catalog name of one that reads its drafts."""
 
-    verifier = "none"
+    verifier = "match"
 
     def make(self) -> Speculator:
         raise NotImplementedError
 
-    def run(self, speculator: Speculator, verifier: str, pages: int = 64) -> dict[str, list[int]]:
+    def run(
+        self, speculator: Speculator, verifier: str, pages: int = 64, rows: int = 512, **params: Any
+    ) -> dict[str, list[int]]:
         device = DEVICES.build("reference")
         model = ToyModel(device)
         kv = model.cache(pages)
+        speculator.prepare(toy_target(device))
         loop = Engine(
             RUNNERS.build("text", model=model, kv=kv, device=device), kv, POLICIES.build("fcfs"), speculator,
-            VERIFIERS.build(verifier, sampler=SAMPLERS.build("greedy")), vocab=61, context=128,
+            VERIFIERS.build(verifier, sampler=SAMPLERS.build("standard")), vocab=61, context=128, rows=rows,
         )  # fmt: skip
         for at in range(4):
             prompt = np.random.default_rng(at).integers(0, 61, 6 + 9 * at).tolist()
-            loop.add(Request(tuple(prompt * 2), SamplingParams(temperature=0, max_tokens=30), str(at)))
+            settings = SamplingParams(**{"temperature": 0, "max_tokens": 30, "seed": at, **params})
+            loop.add(Request(tuple(prompt * 2), settings, str(at)))
         got: dict[str, list[int]] = {}
         while loop.has_work():
             for event in loop.step():
                 assert event.error is None
-                got.setdefault(event.request_id, []).extend(event.tokens)
+                assert 0 <= event.accepted <= event.drafted
+                got.setdefault(f"{event.request_id}.{event.index}", []).extend(event.tokens)
         assert kv.free_tokens() == loop.capacity
         return got
 
@@ -111,7 +120,40 @@ class SpeculatorContract:
         want = self.run(SPECULATORS.build("none"), "none")
         assert self.run(self.make(), self.verifier) == want
         assert self.run(self.make(), self.verifier, pages=12) == want  # with preemption
+        assert self.run(self.make(), self.verifier, rows=7) == want  # with chunked prefill
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"temperature": 0.8, "n": 2, "top_p": 0.9},
+            {"repetition_penalty": 1.3, "presence_penalty": 0.4, "frequency_penalty": 0.3},
+            {"min_tokens": 12, "stop_token_ids": tuple(range(0, 61, 3)), "logit_bias": {7: 1.5, 9: -1.0}},
+        ],
+    )
+    def test_seeded_samples_and_rules_are_those_without(self, settings: dict[str, Any]) -> None:
+        want = self.run(SPECULATORS.build("none"), "none", **settings)
+        assert self.run(self.make(), "match", **settings) == want
 
     def test_it_says_what_it_needs(self) -> None:
         assert all(isinstance(cap, Cap) for cap in self.make().needs)
         assert all(isinstance(tap, Tap) for tap in self.make().taps)
+
+    def test_it_keeps_to_the_budget(self) -> None:
+        member = self.make()
+        member.prepare(toy_target(DEVICES.build("reference")))
+        views = [SeqView(SeqId(i), [1, 2, 3, 4, 5, 6] * 6, 3, SamplingParams(temperature=0)) for i in range(3)]
+        for view in views:
+            member.begin(view.seq, view.tokens)
+        for budget in (0, 1, 4, 100):
+            drafts = member.propose(views, budget)
+            assert len(drafts) == 3
+            assert sum(len(draft.tokens) for draft in drafts) <= budget
+            for draft in drafts:
+                assert all(-1 <= parent < i for i, parent in enumerate(draft.parents))
+                assert len(draft.tokens) == len(draft.parents)
+
+
+def toy_target(device: Device) -> Target:
+    """A ToyModel as speculators see the model that they draft for."""
+    header = Header("hf", "llama", {}, (), Path("."), {}, "toy")
+    return Target(header, ToyModel(device).spec, device, 128, 4, False, lambda _: None)

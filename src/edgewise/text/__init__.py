@@ -1,5 +1,6 @@
 """L5: words to tokens and back."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from edgewise.base import BadInput, Catalog, Unsupported
@@ -35,6 +36,21 @@ def load_tokenizer(header: Header) -> Tokenizer:
     return tokenizer
 
 
+def has_words(header: Header) -> bool:
+    """Whether the checkpoint carries a tokenizer. One without is still a model."""
+    if header.dialect == "gguf":
+        return "tokenizer.ggml.model" in header.config
+    return any((header.folder / name).exists() for name in ("tokenizer.json", "tokenizer.model"))
+
+
+def pieces_of(header: Header) -> Sequence[str] | None:
+    """The string of every token id; None where the checkpoint has no tokenizer."""
+    if not has_words(header):
+        return None
+    tokenizer = load_tokenizer(header)
+    return [tokenizer.piece(token) for token in range(tokenizer.vocab)]
+
+
 def load_template(header: Header) -> ChatTemplate | None:
     """The chat template a checkpoint carries, or None."""
     if header.dialect == "gguf" and not any(key.startswith("tokenizer.chat_template") for key in header.config):
@@ -52,4 +68,7 @@ def ends_of(header: Header, tokenizer: Tokenizer | None, vocab: int) -> frozense
     return frozenset(ends | (tokenizer.eos if tokenizer else set()))
 
 
-__all__ = ["TOKENIZERS", "ChatTemplate", "Detokenizer", "Tokenizer", "ends_of", "load_template", "load_tokenizer"]
+__all__ = [
+    "TOKENIZERS", "ChatTemplate", "Detokenizer", "Tokenizer", "ends_of", "has_words", "load_template", "load_tokenizer",
+    "pieces_of",
+]  # fmt: skip

@@ -24,13 +24,13 @@ Doubles = npt.NDArray[np.float64]
 _MASK64 = (1 << 64) - 1
 
 
-def uniform(seed: int, position: int) -> float:
-    """A number in [0, 1) from a counter-based generator: key `seed` (128 bits), counter `position`.
+def uniform(seed: int, position: int, stream: int = 0) -> float:
+    """A number in [0, 1) from a counter-based generator: key `seed` (128 bits), counter `position` and `stream`.
 
     Philox-4x64-10 (Salmon et al., 2011). The upper 53 bits of its first word.
     """
     key = np.array((seed & _MASK64, seed >> 64 & _MASK64), np.uint64)
-    word = np.random.Philox(counter=position, key=key).random_raw()
+    word = np.random.Philox(counter=position + (stream << 64), key=key).random_raw()
     return float(int(word) >> 11) * 2.0**-53
 
 

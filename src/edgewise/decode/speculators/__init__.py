@@ -4,4 +4,6 @@ from edgewise.base import Catalog
 
 SPECULATORS = Catalog("speculator", __name__, {
     "none": ".none:NoSpeculator",
+    "ngram": ".ngram:NgramSpeculator",
+    "suffix": ".suffix:SuffixSpeculator",
 })

@@ -13,7 +13,17 @@ import typer
 from edgewise.base import BadInput
 from edgewise.base.startup import milestone
 from edgewise.serve import hub
-from edgewise.serve.options import CacheType, Context, Float8, Json, Threads, human, peak_rss_bytes
+from edgewise.serve.options import (
+    CacheType,
+    Context,
+    Float8,
+    Json,
+    Speculator,
+    Threads,
+    Verifier,
+    human,
+    peak_rss_bytes,
+)
 
 if TYPE_CHECKING:
     from edgewise.serve.session import Answer, Session
@@ -55,7 +65,8 @@ def command(
     system: Annotated[str | None, typer.Option("--system", help="system prompt of a chat")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="complete the text as it is, even with a chat template")] = False,
     chat: Annotated[bool, typer.Option("--chat", help="insist on a chat")] = False,
-    speculator: Annotated[str, typer.Option(help="who drafts tokens; see `edgewise members`")] = "none",
+    speculator: Speculator = "none",
+    verifier: Verifier = "auto",
     device: Annotated[str, typer.Option(help="where to compute; see `edgewise members`")] = "cpu",
     fp8: Float8 = "auto",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="timings on standard error")] = False,
@@ -88,7 +99,8 @@ def command(
 
     llm = LLM(
         path, threads=threads, ctx_size=context, kv_cache_dtype=kv_cache_dtype or "auto", device=device,
-        speculator=speculator, fp8=fp8, max_num_seqs=1, seed=0 if builtin else int.from_bytes(os.urandom(4), "little"),
+        speculator=speculator, verifier=verifier, fp8=fp8, max_num_seqs=1,
+        seed=0 if builtin else int.from_bytes(os.urandom(4), "little"),
     )  # fmt: skip
     given = locals()
     params = replace(
@@ -149,16 +161,21 @@ def report(answer: "Answer") -> dict[str, Any]:
         "finish_reason": answer.finish_reason,
         "ttft_s": answer.metrics.ttft_s,
         "tok_s": answer.metrics.tok_s,
+        "tokens_per_pass": answer.metrics.tokens_per_pass,
+        "drafted": answer.metrics.drafted,
+        "accepted": answer.metrics.accepted,
         "peak_rss_bytes": peak_rss_bytes(),
     }
 
 
 def timing(answer: "Answer") -> str:
     metrics = answer.metrics
+    drafts = f"{metrics.tokens_per_pass:.2f} tokens a pass, {metrics.accepted} of {metrics.drafted} drafted accepted; "
     return (
         f"prompt {metrics.prompt_tokens} tokens, first token after {metrics.ttft_s:.3f} s; "
         f"{metrics.completion_tokens} tokens at {metrics.tok_s:.1f} tok/s, {answer.finish_reason}; "
-        f"peak memory {human(peak_rss_bytes())}"
+        + (drafts if metrics.drafted else "")
+        + f"peak memory {human(peak_rss_bytes())}"
     )
 
 

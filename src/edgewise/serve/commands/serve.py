@@ -11,7 +11,7 @@ import typer
 
 from edgewise.base import BadInput
 from edgewise.serve import hub
-from edgewise.serve.options import CacheType, Context, Threads
+from edgewise.serve.options import CacheType, Context, Speculator, Threads, Verifier
 
 if TYPE_CHECKING:
     from edgewise.serve.http.hosted import Hosted
@@ -52,7 +52,8 @@ def command(
     request_timeout: Annotated[float, typer.Option(min=1, help="seconds a request may take")] = 3600.0,
     drain_timeout: Annotated[float, typer.Option(min=0, help="seconds for running requests at SIGTERM")] = 30.0,
     policy: Annotated[str, typer.Option(help="who is computed when; see `edgewise members`")] = "fcfs",
-    speculator: Annotated[str, typer.Option(help="who drafts tokens; see `edgewise members`")] = "none",
+    speculator: Speculator = "none",
+    verifier: Verifier = "auto",
     device: Annotated[str, typer.Option(help="where to compute; see `edgewise members`")] = "cpu",
 ) -> None:
     """Serves models over HTTP: OpenAI's completions and chat, and a page at /. Ctrl+C or SIGTERM finish what runs."""
@@ -81,7 +82,7 @@ def command(
         loaded.append(
             LLM(
                 path, threads=threads, ctx_size=context, kv_cache_dtype=kv_cache_dtype or "auto", device=device,
-                policy=policy, speculator=speculator, max_num_seqs=max_num_seqs,
+                policy=policy, speculator=speculator, verifier=verifier, max_num_seqs=max_num_seqs,
                 seed=int.from_bytes(os.urandom(4), "little"),
             )
         )  # fmt: skip

@@ -209,6 +209,7 @@ class EngineThread:
                 self.tally.first(now - stream.arrival, len(stream.request.tokens))
             self.tally.more(now - stream.latest, len(event.tokens), stream.begun and now > stream.latest)
             stream.begun, stream.latest = True, now
+            self.tally.drafts(event.drafted, event.accepted)
         for chunk in chunks:
             if chunk.finish_reason:
                 self.tally.ended(chunk.finish_reason)

@@ -85,6 +85,12 @@ async def metrics(request: Request) -> Response:
                [(at, model.tally.prompt_tokens) for model, at in rows]),
         *gauge("vllm:generation_tokens_total", "Tokens generated.", "counter",
                [(at, model.tally.generation_tokens) for model, at in rows]),
+        *gauge("vllm:spec_decode_num_drafts_total", "Drafts that were checked.", "counter",
+               [(at, model.tally.passes) for model, at in rows]),
+        *gauge("vllm:spec_decode_num_draft_tokens_total", "Tokens in them.", "counter",
+               [(at, model.tally.drafted) for model, at in rows]),
+        *gauge("vllm:spec_decode_num_accepted_tokens_total", "Those that came true.", "counter",
+               [(at, model.tally.accepted) for model, at in rows]),
         *gauge("vllm:request_success_total", "Samples that ended, by reason.", "counter",
                [(label(model.name, finished_reason=reason), count)
                 for model in hosted for reason, count in sorted(model.tally.finished.items())]),

@@ -34,6 +34,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.prompt_tokens = self.generation_tokens = 0
+        self.passes = self.drafted = self.accepted = 0
         self.finished: Counter[str] = Counter()
         self.histograms = {
             "vllm:time_to_first_token_seconds": ("From arrival to the first token.", Histogram(SECONDS)),
@@ -51,6 +52,12 @@ class Tally:
         self.generation_tokens += tokens
         if later and tokens:
             self.histograms["vllm:inter_token_latency_seconds"][1].saw(seconds / tokens, tokens)
+
+    def drafts(self, drafted: int, accepted: int) -> None:
+        """One sample's part of a step that gave it tokens."""
+        self.passes += drafted > 0
+        self.drafted += drafted
+        self.accepted += accepted
 
     def ended(self, reason: str) -> None:
         self.finished[reason] += 1

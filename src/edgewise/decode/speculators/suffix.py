@@ -1,0 +1,137 @@
+"""Suffix decoding: what most often followed the longest known ending of the text, in itself and in past outputs.
+
+Each running sequence has an automaton of its own prompt and output; finished outputs go into a shared one of two
+generations, of which the older is dropped when the younger is full. The draft grows from the longer match, at each
+node by the most frequent next token, for as long as the product of frequencies stays above `least` and the draft within
+`alpha` times the match.
+
+Paper:  Oliaro et al., SuffixDecoding, 2024, arXiv:2411.04975
+Exact.
+Needs:  REWIND
+Cost:   about 5 microseconds and 600 bytes a token of the texts, `room` tokens at most for each sequence and in common
+Status: kept
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from edgewise.base import BadInput, Cap, SeqId, Tap
+from edgewise.decode.api import Accepted, Draft, SeqView, Spent, Target
+from edgewise.decode.automaton import ROOT, SuffixAutomaton
+
+NOTHING = Draft()
+
+
+class Text:
+    """One running sequence. own: of its tokens. matches: (state, length) in each shared automaton."""
+
+    __slots__ = ("matches", "own", "prompt", "read", "tokens", "where")
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self.tokens, self.prompt = tokens, len(tokens)
+        self.read = 0
+        self.own = SuffixAutomaton()
+        self.where = (ROOT, 0)  # in own, once that is full
+        self.matches: dict[int, tuple[int, int]] = {}
+
+
+class SuffixSpeculator:
+    """depth: tokens drafted at most. n: tokens that must match. room: tokens remembered of a sequence, and in common
+    of past outputs (0: none of these). alpha: drafted tokens for each matching one. least: of a draft's frequency."""
+
+    needs: ClassVar[frozenset[Cap]] = frozenset({Cap.REWIND})
+    taps: ClassVar[frozenset[Tap]] = frozenset()
+
+    def __init__(
+        self, depth: int = 16, n: int = 2, room: int = 65536, alpha: float = 2.0, least: float = 0.1, past: bool = True
+    ) -> None:
+        if not (isinstance(n, int) and isinstance(depth, int) and n >= 1 and depth >= 1):
+            raise BadInput(f"speculator 'suffix': n and depth must be integers of at least 1, not {n!r} and {depth!r}.")
+        if not (isinstance(room, int) and room >= 2 and alpha > 0 and 0 <= least <= 1):
+            raise BadInput(f"speculator 'suffix': room={room!r}, alpha={alpha!r} or least={least!r} makes no sense.")
+        self.depth, self.n, self.room, self.alpha, self.least, self.past = depth, n, room, alpha, least, past
+        self._texts: dict[SeqId, Text] = {}
+        self._young = SuffixAutomaton()
+        self._old = SuffixAutomaton()
+
+    def prepare(self, target: Target) -> int:
+        return 0
+
+    def begin(self, seq: SeqId, tokens: Sequence[int]) -> None:
+        self._texts[seq] = Text(tokens)
+
+    def propose(self, seqs: Sequence[SeqView], budget: int) -> Sequence[Draft]:
+        drafts = []
+        for view in seqs:
+            text = self._texts[view.seq]
+            self._read(text)
+            found = self._follow(text, min(self.depth, view.most, budget))
+            budget -= len(found)
+            drafts.append(Draft.chain(found) if found else NOTHING)
+        return drafts
+
+    def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
+        pass
+
+    def end(self, seq: SeqId) -> None:
+        text = self._texts.pop(seq, None)
+        if text is None or not self.past or len(text.tokens) - text.prompt < 2:
+            return
+        if self._young.tokens + len(text.tokens) - text.prompt > self.room // 2:
+            self._old, self._young = self._young, SuffixAutomaton()
+            for other in self._texts.values():  # what they matched in the new old one they find again
+                other.matches.clear()
+        self._young.part()
+        for token in text.tokens[text.prompt : text.prompt + self.room // 2]:
+            self._young.add(token)
+
+    def _read(self, text: Text) -> None:
+        own, tokens = text.own, text.tokens
+        shared = [automaton for automaton in (self._young, self._old) if automaton.tokens]
+        for at in range(text.read, len(tokens)):
+            token = tokens[at]
+            if own.tokens < self.room:
+                own.add(token)
+                if own.tokens == self.room:
+                    text.where = (own.link[own.last], own.length[own.link[own.last]])
+            else:
+                text.where = own.step(*text.where, token)
+            for automaton in shared:
+                state, length = text.matches.get(id(automaton), (ROOT, 0))
+                text.matches[id(automaton)] = automaton.step(state, length, token)
+        text.read = len(tokens)
+
+    def _follow(self, text: Text, most: int) -> list[int]:
+        if most < 1:
+            return []
+        own = text.own
+        if own.tokens < self.room:
+            state = own.link[own.last] if own.last else ROOT
+            best, length = own, own.length[state]
+        else:
+            best, (state, length) = own, text.where
+        for automaton in (self._young, self._old):
+            there, long = text.matches.get(id(automaton), (ROOT, 0))
+            if long > length:
+                best, state, length = automaton, there, long
+        if length < self.n:
+            return []
+        found: list[int] = []
+        score = 1.0
+        nexts, count = best.next, best.count
+        for _ in range(min(most, int(self.alpha * length))):
+            while state and not nexts[state]:  # the text's end: what follows it has begun to repeat itself
+                state = best.link[state]
+            ways = nexts[state]
+            if best.length[state] < self.n or not ways:
+                break
+            if len(ways) == 1:
+                ((token, there),) = ways.items()
+            else:
+                token, there = max(ways.items(), key=lambda way: count[way[1]])
+                score *= (count[there] + 1) / (sum(count[s] for s in ways.values()) + len(ways))
+                if score < self.least:
+                    break
+            found.append(token)
+            state = there
+        return found
