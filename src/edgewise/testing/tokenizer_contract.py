@@ -94,6 +94,25 @@ class TokenizerContract:
             assert text.startswith(shown)
         assert shown + stream.flush() == text
 
+    def test_bytes_of_tokens_add_up(self) -> None:
+        """What each token adds to a text that goes on, characters in pieces included."""
+        tokenizer = self.make()
+        table = tokenizer.token_bytes()
+        assert len(table) == tokenizer.vocab
+        assert all(table[token] is None for token in tokenizer.special)
+        first = tokenizer.encode("a")
+        dice = random.Random(5)
+        texts = ["a \U0001f468\u200d\U0001f469 é 世 \n  def f(x):\t", "naïve cafés 🦙"]
+        drawn = [[dice.choice(range(tokenizer.vocab)) for _ in range(9)] for _ in range(300)]
+        for ids in [*(tokenizer.encode(text) for text in texts), *drawn]:
+            data = b"".join(table[token] or b"" for token in ids)
+            kept = [token for token in ids if table[token] is not None]
+            try:
+                text = data.decode()
+            except UnicodeDecodeError:
+                continue
+            assert tokenizer.decode([*first, *kept]) == "a" + text, ids
+
     def test_ids_outside_mean_nothing(self) -> None:
         tokenizer = self.make()
         assert tokenizer.decode([tokenizer.vocab, tokenizer.vocab + 9, 1 << 31, -1]) == ""

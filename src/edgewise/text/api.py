@@ -27,6 +27,9 @@ class Tokenizer(Protocol):
 
     def piece(self, token: int) -> str: ...  # the vocabulary's own string for an id
 
+    # of every id, what it adds to a text that goes on, bytes of a character or several; None: control tokens and holes
+    def token_bytes(self) -> list[bytes | None]: ...
+
     def stream(self, *, skip_special: bool = True) -> Detokenizer: ...
 
     def break_up(self, text: str, breaker: str, *, also: str = "") -> str: ...  # breaks special strings; see encode

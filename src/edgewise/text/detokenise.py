@@ -231,6 +231,45 @@ class Chain:
         return [make() for make in self._makers]
 
 
+def piece_bytes(description: dict[str, Any] | None) -> Callable[[str], bytes]:
+    """What a token's string adds, as bytes, to a text that has begun: the same decoders, where halves of characters
+    stay halves. Raises Unsupported where tokens are words and the spaces between them are nobody's."""
+    steps = _flat(description)
+    kinds = [step.get("type") for step in steps]
+    if "ByteLevel" in kinds:
+        return _level_bytes
+    if not steps:
+        raise Unsupported("This tokenizer's tokens are words without their spaces, which no grammar can be held to.")
+    replaced = [(step["pattern"]["String"], step["content"]) for step in steps if step.get("type") == "Replace"]
+    replaced += [(step["replacement"], " ") for step in steps if step.get("type") == "Metaspace"]
+    bytewise = "ByteFallback" in kinds
+
+    def bytes_of(piece: str) -> bytes:
+        match = _BYTE_TOKEN.fullmatch(piece) if bytewise and piece[:1] == "<" else None
+        if match:
+            return bytes([int(match[1], 16)])
+        for old, new in replaced:
+            piece = piece.replace(old, new)
+        return piece.encode("utf-8", "replace")
+
+    return bytes_of
+
+
+def _level_bytes(piece: str) -> bytes:
+    try:
+        return bytes([_BYTE_OF[char] for char in piece])
+    except KeyError:  # an added token outside the alphabet stands for itself
+        return piece.encode("utf-8", "replace")
+
+
+def _flat(description: dict[str, Any] | None) -> list[dict[str, Any]]:
+    if description is None:
+        return []
+    if description.get("type") == "Sequence":
+        return [step for inner in description["decoders"] for step in _flat(inner)]
+    return [description]
+
+
 class Stream:
     """One sequence being detokenised. `piece` gives a token's string, or None where the id means nothing."""
 

@@ -75,6 +75,7 @@ class Gpt2Tokenizer(RustTokenizer):
                 backend=backend, vocab=len(fields.tokens), bos=bos, eos=fields.ends(eos),
                 special=frozenset(token.id for token in control), control=tuple(control), matched=tuple(user),
                 add_bos=fields.flag("add_bos_token", words.bos), decoder={"type": "ByteLevel"}, piece=fields.piece,
+                pieces=fields.tokens,
             )
         )  # fmt: skip
 

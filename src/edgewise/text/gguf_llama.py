@@ -82,7 +82,7 @@ class LlamaTokenizer(RustTokenizer):
                 backend=backend, vocab=len(fields.tokens), bos=bos, eos=fields.ends(eos),
                 special=frozenset(token.id for token in control), control=tuple(control), matched=tuple(user),
                 add_bos=fields.flag("add_bos_token", True), decoder={"type": "Sequence", "decoders": steps},
-                piece=fields.piece,
+                piece=fields.piece, pieces=fields.tokens,
             )
         )  # fmt: skip
 

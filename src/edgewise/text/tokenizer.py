@@ -12,7 +12,7 @@ from typing import Any
 import tokenizers
 
 from edgewise.base import BadInput
-from edgewise.text.detokenise import Chain, Stream
+from edgewise.text.detokenise import Chain, Stream, piece_bytes
 from edgewise.text.excerpts import Excerpts
 from edgewise.text.specials import Added, SpecialFinder
 
@@ -33,6 +33,7 @@ class Parts:
     decoder: dict[str, Any] | None
     piece: Callable[[int], str | None]
     matched: tuple[Added, ...] = field(default=())  # added tokens that plain text may contain
+    pieces: Iterable[str] | None = None  # the strings of all ids, where that is faster than asking for each
 
 
 class RustTokenizer:
@@ -45,7 +46,7 @@ class RustTokenizer:
         self.special = parts.special
         self.add_bos = parts.add_bos and parts.bos is not None
         self.decoder = parts.decoder
-        self._piece = parts.piece
+        self._piece, self._pieces = parts.piece, parts.pieces
         self._chain = Chain(parts.decoder)
         self._finder = SpecialFinder(parts.control)
         self._matched = SpecialFinder(parts.matched)
@@ -139,6 +140,15 @@ class RustTokenizer:
         if not 0 <= token < self.vocab:
             raise BadInput(f"Token {token} is outside the vocabulary of {self.vocab}.")
         return self._piece(token) or ""
+
+    def token_bytes(self) -> list[bytes | None]:
+        """Of every id, what it adds to a text that goes on; None for control tokens and for holes."""
+        bytes_of = piece_bytes(self.decoder)
+        pieces = map(self._piece, range(self.vocab)) if self._pieces is None else self._pieces
+        found: list[bytes | None] = [bytes_of(piece) if piece else None for piece in pieces]
+        for token in (*self.special, *(added.id for added in self._finder.tokens.values())):
+            found[token] = None
+        return found
 
 
 def _steers(text: str, template: str) -> bool:
