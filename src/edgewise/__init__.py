@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "SamplingParams", "__version__"]
+__all__ = ["LLM", "SamplingParams", "StructuredOutputsParams", "__version__"]
 
 if TYPE_CHECKING:
-    from edgewise.base import SamplingParams
+    from edgewise.base import SamplingParams, StructuredOutputsParams
     from edgewise.serve.llm import LLM
 
 
@@ -15,8 +15,8 @@ def __getattr__(name: str) -> Any:  # lazily, so that `import edgewise` and `edg
         from edgewise.serve.llm import LLM
 
         return LLM
-    if name == "SamplingParams":
-        from edgewise.base import SamplingParams
+    if name in ("SamplingParams", "StructuredOutputsParams"):
+        from edgewise import base
 
-        return SamplingParams
+        return getattr(base, name)
     raise AttributeError(f"module 'edgewise' has no attribute '{name}'")

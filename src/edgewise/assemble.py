@@ -115,6 +115,7 @@ def assemble(
         work, cache, POLICIES.build(policy), drafts, verify,
         vocab=model.spec.vocab, context=context, ends=ends_of(header, tokenizer, model.spec.vocab), rows=prefill_chunk,
         sequences=max_num_seqs, page_tokens=page_tokens, seed=seed,
+        pieces=None if tokenizer is None else tokenizer.token_bytes,
     )  # fmt: skip
     kv_bytes = pages * page_tokens * per_token
     return Assembly(

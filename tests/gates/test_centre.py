@@ -12,7 +12,7 @@ CENTRE = {
     SamplingParams: (
         "n", "temperature", "top_p", "top_k", "min_p", "max_tokens", "min_tokens", "seed", "stop", "stop_token_ids",
         "ignore_eos", "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias", "allowed_token_ids",
-        "logprobs", "skip_special_tokens",
+        "logprobs", "skip_special_tokens", "structured_outputs",
     ),
     Job: (
         "seq", "arrival_s", "prompt_tokens", "prefilled", "generated", "running", "priority", "key", "left", "served_s",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NewType
 
 from edgewise.base.errors import BadInput
+from edgewise.base.structured import StructuredOutputsParams
 
 SeqId = NewType("SeqId", int)
 
@@ -35,6 +36,7 @@ class SamplingParams:
     allowed_token_ids: Sequence[int] | None = None
     logprobs: int | None = None  # how many alternatives to report for each generated token
     skip_special_tokens: bool = True
+    structured_outputs: StructuredOutputsParams | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -56,6 +58,11 @@ class SamplingParams:
         need(-2 <= self.frequency_penalty <= 2, "frequency_penalty", "in [-2, 2]")
         need(self.logprobs is None or 0 <= self.logprobs <= 20, "logprobs", "between 0 and 20")
         need(all(s for s in self.stop), "stop", "a list of non-empty strings")
+        if self.structured_outputs is not None:  # its grammar alone says where the text may end
+            need(isinstance(self.structured_outputs, StructuredOutputsParams), "structured_outputs",
+                 "a StructuredOutputsParams")  # fmt: skip
+            need(not self.ignore_eos, "ignore_eos", "false beside structured_outputs")
+            need(self.min_tokens == 0, "min_tokens", "0 beside structured_outputs")
 
 
 @dataclass(frozen=True)

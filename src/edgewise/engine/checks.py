@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 
 from edgewise.base import BadInput, OutOfRoom, Request
+from edgewise.decode.grammars import Grammars
 
 
 def _in_vocabulary(name: str, tokens: Iterable[int], vocab: int) -> None:
@@ -12,8 +13,10 @@ def _in_vocabulary(name: str, tokens: Iterable[int], vocab: int) -> None:
             raise BadInput(f"{name} holds token id {token}, but the model's vocabulary has {vocab} (0 to {vocab - 1}).")
 
 
-def check_request(request: Request, vocab: int, context: int, capacity: int) -> None:
-    """vocab, context: the model's. capacity: tokens the whole KV cache holds."""
+def check_request(
+    request: Request, vocab: int, context: int, capacity: int, grammars: Grammars | None = None
+) -> None:
+    """vocab, context: the model's. capacity: tokens the whole KV cache holds. grammars: None: it has no words."""
     tokens, params = request.tokens, request.params
     if not tokens:
         raise BadInput("The prompt has no tokens. Give at least one.")
@@ -38,6 +41,10 @@ def check_request(request: Request, vocab: int, context: int, capacity: int) -> 
         if not params.allowed_token_ids:
             raise BadInput("allowed_token_ids is empty: no token could be chosen. Leave it out to allow all.")
         _in_vocabulary("allowed_token_ids", params.allowed_token_ids, vocab)
+    if params.structured_outputs is not None:
+        if grammars is None:
+            raise BadInput("This model carries no tokenizer, so structured_outputs cannot be fulfilled.")
+        grammars.matcher(params.structured_outputs)
     extra = request.extra
     if not isinstance(extra.get("priority", 0), int):
         raise BadInput(f"priority is {extra['priority']!r} but must be an integer; lower goes first.")

@@ -6,12 +6,13 @@ questions. Law 1 makes the result of a request independent of everything that ha
 """
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
 from edgewise.base import BadInput, Clock, EdgewiseError, Event, Incompatible, OutOfRoom, Request, SeqId, WallClock
 from edgewise.decode.api import Accepted, Draft, Speculator, Spent, Verifier
+from edgewise.decode.grammars import Grammars, Piece
 from edgewise.decode.logprobs import token_logprobs
 from edgewise.decode.rules import rules_for
 from edgewise.engine.api import Budget, Decision, Ended, Runner, SchedulerPolicy, StepCost, Work
@@ -36,7 +37,7 @@ class Engine:
     """context: longest sequence, prompt and output. ends: token ids that end a text. rows: tokens a step may compute.
     sequences: that a step may compute. seed: for requests that bring none. swap: where pages of the preempted go when
     that is cheaper than computing them again. cost: what steps cost, as long as none was measured. waiting: requests
-    that may queue; 0: any number."""
+    that may queue; 0: any number. pieces: what each token adds to a text, for grammars."""
 
     def __init__(
         self,
@@ -57,11 +58,13 @@ class Engine:
         swap: Swap | None = None,
         cost: StepCost = StepCost(),
         waiting: int = 0,
+        pieces: Callable[[], Sequence[Piece]] | None = None,
     ) -> None:
         if min(rows, sequences, context) < 1:
             raise BadInput(f"The engine needs rows, sequences and context ≥ 1, not {rows}, {sequences} and {context}.")
         self.runner, self.kv, self.policy, self.speculator, self.verifier = runner, kv, policy, speculator, verifier
         self.vocab, self.context, self.ends = vocab, context, frozenset(ends)
+        self.grammars = None if pieces is None else Grammars(pieces, vocab, self.ends)
         self.rows, self.sequences, self.page_tokens, self.seed = rows, sequences, page_tokens, seed
         self.capacity = kv.free_tokens()
         self.swap, self.meter, self.waiting = swap, StepMeter(cost), waiting
@@ -84,7 +87,7 @@ class Engine:
         name = request.id or f"request-{ordinal}"
         if name in self._live:
             raise BadInput(f"A request with the id '{name}' is already running. Give each request its own id.")
-        check_request(request, self.vocab, self.context, self.capacity)
+        check_request(request, self.vocab, self.context, self.capacity, self.grammars)
         if self.waiting and sum(not sample.running for sample in self._samples.values()) >= self.waiting:
             raise OutOfRoom(f"{self.waiting} requests are waiting already, and no more may. Try again later.")
         longest = self.context if params.max_tokens is None else len(request.tokens) + params.max_tokens
@@ -99,7 +102,8 @@ class Engine:
         samples = [
             Sample(
                 SeqId(next(self._next_seq)), request, name, index, seed & _MASK64 | index << 64, arrival,
-                [*rules_for(params, blocked), *(make() for make in request.extra.get("rules", ()))], stops, limit,
+                [*rules_for(params, blocked, self.grammars), *(make() for make in request.extra.get("rules", ()))],
+                stops, limit,
             )
             for index in range(params.n)
         ]

@@ -274,7 +274,8 @@ class LLM:
 
     def _check(self, tokens: Sequence[int], params: SamplingParams) -> None:
         parts = self.parts
-        check_request(Request(tuple(tokens), params), parts.spec.vocab, parts.context, parts.engine.capacity)
+        engine = parts.engine
+        check_request(Request(tuple(tokens), params), engine.vocab, engine.context, engine.capacity, engine.grammars)
 
     def _request(self, prompt: Prompt, params: SamplingParams) -> Asked:
         if isinstance(prompt, Mapping):

@@ -1,12 +1,12 @@
 """Flags that several verbs share, with every alias people know them by (spec: llama.cpp, vLLM, Ollama), and formats."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from edgewise.base import BadInput
+from edgewise.base import BadInput, StructuredOutputsParams
 
 Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 Threads = Annotated[
@@ -47,6 +47,20 @@ def read_text(path: Path) -> str:
         raise BadInput(f"{path} is not UTF-8 text (byte {error.start}); convert it first.") from error
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def shape_of(
+    json_schema: Path | None, regex: str | None, choice: Sequence[str] | None, grammar: Path | None
+) -> StructuredOutputsParams | None:
+    """What the flags say an answer has to look like. Raises BadInput when they are several."""
+    given: dict[str, Any] = {
+        "json": None if json_schema is None else read_text(json_schema), "regex": regex,
+        "choice": list(choice) if choice else None, "grammar": None if grammar is None else read_text(grammar),
+    }  # fmt: skip
+    given = {name: value for name, value in given.items() if value is not None}
+    if len(given) > 1:
+        raise BadInput("--json-schema, --regex, --choice and --grammar-file exclude each other.")
+    return StructuredOutputsParams(**given) if given else None
 
 
 def table(rows: list[list[str]], right: Collection[int] = ()) -> str:

@@ -82,11 +82,9 @@ class Writer:
 
     def __init__(self, index: int, params: SamplingParams, tokenizer: Tokenizer | None, before: Sequence[int]) -> None:
         self.output = CompletionOutput(index)
-        self._tokenizer = tokenizer
+        self._tokenizer, self._skip = tokenizer, params.skip_special_tokens
         self._words = tokenizer.stream(skip_special=params.skip_special_tokens) if tokenizer else None
-        for token in before:  # a text that goes on keeps the space it begins with; one that begins here has none
-            assert self._words is not None
-            self._words.push(token)
+        self._held = self._before(before)
         self._stops = StopMatcher(params.stop)
         self._least = params.min_tokens
         if params.logprobs is not None:
@@ -102,12 +100,12 @@ class Writer:
                 fresh.append(self._logprob(event.logprobs[at]))
             ending = event.finish_reason == "stop" and at == len(event.tokens) - 1
             if self._words is not None and not ending:
-                text += self._watch(self._words.push(token), len(out.token_ids) + len(tokens))
+                text += self._watch(self._new(self._words.push(token)), len(out.token_ids) + len(tokens))
             if self._stops.matched is not None:
                 break
         out.finish_reason, out.stop_reason, out.error = event.finish_reason, event.stop_reason, event.error
         if event.finish_reason and self._words is not None and self._stops.matched is None:
-            text += self._stops.push(self._words.flush())
+            text += self._stops.push(self._new(self._words.flush()))
             text += self._stops.flush()
         if self._stops.matched is not None:
             out.finish_reason, out.stop_reason = "stop", self._stops.matched
@@ -119,6 +117,22 @@ class Writer:
             text, tokens, out.finish_reason, out.index, out.stop_reason, fresh if out.logprobs is not None else None,
             out.error,
         )
+
+    def _before(self, tokens: Sequence[int]) -> str:
+        """Feeds the prompt's end: a text that goes on keeps the space it begins with; one that begins here has none.
+        What the stream holds back of it, a whole character made of bytes, is no part of the output."""
+        if not tokens:
+            return ""
+        assert self._words is not None
+        assert self._tokenizer is not None
+        shown = "".join([self._words.push(token) for token in tokens])
+        held = self._tokenizer.decode(tokens, skip_special=self._skip)[len(shown) :]
+        return "" if held.endswith("\ufffd") else held
+
+    def _new(self, text: str) -> str:
+        if self._held and text:
+            text, self._held = text.removeprefix(self._held), ""
+        return text
 
     def _watch(self, text: str, length: int) -> str:
         return self._stops.push(text) if length > self._least else text
@@ -156,6 +170,7 @@ class Collector:
         self.prompt = prompt
         self.prompt_token_ids = list(tokens)
         self.chunks: list[StreamChunk] = []
+        goes_on |= params.structured_outputs is not None  # every character counts
         before = self.prompt_token_ids[-CARRY:] if goes_on and tokenizer else []
         self._writers = [Writer(index, params, tokenizer, before) for index in range(params.n)]
         self._left = params.n

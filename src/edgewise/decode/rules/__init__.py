@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from edgewise.base import Catalog, SamplingParams
 from edgewise.decode.api import LogitsRule
+from edgewise.decode.grammars import Grammars
 
 RULES = Catalog("rule", __name__, {
     "none": ".none:NoRule",
@@ -11,11 +12,15 @@ RULES = Catalog("rule", __name__, {
     "bias": ".bias:Bias",
     "allowed": ".allowed:Allowed",
     "min_tokens": ".min_tokens:MinTokens",
+    "constrained": ".constrained:Constrained",
 })
 
 
-def rules_for(params: SamplingParams, ends: Collection[int]) -> list[LogitsRule]:
-    """The rules that these settings ask for: penalties → bias → allowed ids → minimum length. `ends` stop a text."""
+def rules_for(
+    params: SamplingParams, ends: Collection[int], grammars: Grammars | None = None
+) -> list[LogitsRule]:
+    """The rules that these settings ask for: penalties → bias → allowed ids → minimum length → grammar. `ends` stop a
+    text."""
     rules: list[LogitsRule] = []
     penalties = (params.repetition_penalty, params.presence_penalty, params.frequency_penalty)
     if penalties != (1.0, 0.0, 0.0):
@@ -26,4 +31,6 @@ def rules_for(params: SamplingParams, ends: Collection[int]) -> list[LogitsRule]
         rules.append(RULES.load("allowed")(params.allowed_token_ids))
     if params.min_tokens > 0 and ends:
         rules.append(RULES.load("min_tokens")(params.min_tokens, ends))
+    if params.structured_outputs is not None and grammars is not None:
+        rules.append(RULES.load("constrained")(grammars.matcher(params.structured_outputs)))
     return rules

@@ -23,6 +23,7 @@ from edgewise.serve.options import (
     Verifier,
     human,
     peak_rss_bytes,
+    shape_of,
 )
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ def command(
     frequency_penalty: Annotated[float | None, typer.Option(help="0 is off")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="text that ends the answer; may be given again")] = None,
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="go on after the end of the text")] = False,
+    json_schema: Annotated[Path | None, typer.Option(help="the answer fits the schema in this file")] = None,
+    regex: Annotated[str | None, typer.Option(help="the answer matches it from beginning to end")] = None,
+    choice: Annotated[list[str] | None, typer.Option(help="the answer is this; give it again for others")] = None,
+    grammar: Annotated[Path | None, typer.Option("--grammar-file", help="the answer fits this Lark or GBNF")] = None,
     kv_cache_dtype: CacheType = None,
     chat_template: Annotated[str | None, typer.Option(help="a Jinja template instead of the model's")] = None,
     chat_template_file: Annotated[Path | None, typer.Option(help="the same, from a file")] = None,
@@ -80,6 +85,7 @@ def command(
         raise BadInput("--raw and --chat exclude each other.")
     if prompt is not None and prompt_text is not None:
         raise BadInput("The prompt is given twice: as an argument and with --prompt.")
+    structured = shape_of(json_schema, regex, choice, grammar)
     path = None if model is None else _find(model)
     text = prompt_text if prompt is None else prompt
     if text == "-":
@@ -108,6 +114,7 @@ def command(
         **{name: given[name] for name in SETTINGS if given[name] is not None},
         stop=tuple(stop or ()),
         ignore_eos=ignore_eos,
+        structured_outputs=structured,
     )
     if builtin:  # a demonstration: the same text every time, and short
         params = replace(

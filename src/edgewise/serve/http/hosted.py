@@ -72,7 +72,7 @@ class Hosted:
         request = Request(tuple(tokens), params, f"cmpl-{uuid.uuid4().hex}")
         parts = self.llm.parts
         try:
-            check_request(request, parts.spec.vocab, parts.context, parts.engine.capacity)
+            check_request(request, parts.spec.vocab, parts.context, parts.engine.capacity, parts.engine.grammars)
         except BadInput as problem:
             named = next((name for name in ("logit_bias", "allowed_token_ids") if name in str(problem)), param)
             raise bad(named, str(problem)) from problem
