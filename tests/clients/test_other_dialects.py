@@ -102,7 +102,8 @@ def test_ollama_says_what_is_there(llama, served):
 
 @pytest.mark.parametrize(
     "extra",
-    [{"format": "json"}, {"think": True}, {"options": {"mirostat": 1}}, {"options": {"num_ctx": 1 << 20}},
+    [{"format": "yaml"}, {"format": {"enum": []}}, {"think": True}, {"options": {"mirostat": 1}},
+     {"options": {"num_ctx": 1 << 20}},
      {"options": {"top_p": 7}}, {"mood": 1}],
     ids=str,
 )  # fmt: skip

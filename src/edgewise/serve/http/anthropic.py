@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from edgewise.base import Request as Asked
+from edgewise.base import StructuredOutputsParams
 from edgewise.serve.http.bodies import Events, fields, unless_gone
 from edgewise.serve.http.errors import bad, understood
 from edgewise.serve.http.errors import body as error_body
@@ -18,6 +19,7 @@ from edgewise.serve.http.messages import content_text
 from edgewise.serve.http.sampling import sampling, stops
 from edgewise.serve.http.settings import MAX_MESSAGES
 from edgewise.serve.http.streams import checked, merged
+from edgewise.serve.http.structured import anthropic_format
 
 REASONS = {"stop": "end_turn", "length": "max_tokens"}
 
@@ -31,7 +33,7 @@ async def messages(request: Request) -> Response:
         raise bad("max_tokens", "max_tokens is missing: say how many tokens the answer may have.", "missing")
     stream = body.boolean("stream")
     _no_tools(body)
-    params = _sampling(body, model, most)
+    params = _sampling(body, model, most, await anthropic_format(body, model))
     body.done()
     asked = model.prepared(await model.chat_tokens(talk), params, "messages")
     reply = _Reply(model, asked)
@@ -49,7 +51,7 @@ async def count_tokens(request: Request) -> Response:
     return JSONResponse({"input_tokens": len(await model.chat_tokens(talk))})
 
 
-def _sampling(body: Fields, model: Hosted, most: int) -> Any:
+def _sampling(body: Fields, model: Hosted, most: int, wanted: StructuredOutputsParams | None) -> Any:
     inner = Fields(
         {key: body.anything(key) for key in ("temperature", "top_p", "top_k", "service_tier", "metadata")
          if key in body.given}
@@ -57,7 +59,10 @@ def _sampling(body: Fields, model: Hosted, most: int) -> Any:
     body.no_effect("metadata")
     if inner.given.get("service_tier") == "standard_only":
         del inner.given["service_tier"]
-    return sampling(inner, model.defaults(), max_tokens=most, stop=stops(body, "stop_sequences"))
+    return sampling(
+        inner, model.defaults(), max_tokens=most, stop=stops(body, "stop_sequences"),
+        structured_outputs=wanted,
+    )
 
 
 def _no_tools(body: Fields) -> None:
@@ -66,7 +71,7 @@ def _no_tools(body: Fields) -> None:
     thinking = body.anything("thinking")
     if thinking is not None and thinking != {"type": "disabled"}:
         raise bad("thinking", "thinking is not supported here.", "unsupported")
-    for name in ("container", "context_management", "mcp_servers", "output_config", "output_format"):
+    for name in ("container", "context_management", "mcp_servers"):
         body.only(name)
 
 

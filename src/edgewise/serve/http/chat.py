@@ -15,6 +15,7 @@ from edgewise.serve.http.hosted import Hosted
 from edgewise.serve.http.messages import read_messages
 from edgewise.serve.http.sampling import chat_logprobs, max_tokens, sampling, streaming
 from edgewise.serve.http.streams import Usage, checked, merged
+from edgewise.serve.http.structured import structured
 from edgewise.serve.outputs import Logprob
 
 
@@ -26,6 +27,7 @@ async def chat(request: Request) -> Response:
     params = sampling(
         body, model.defaults(), logprobs=chat_logprobs(body),
         max_tokens=max_tokens(body, "max_completion_tokens", "max_tokens"),
+        structured_outputs=await structured(body, model),
     )  # fmt: skip
     for name in ("tools", "functions", "audio", "prediction", "reasoning_effort", "web_search_options", "verbosity"):
         body.only(name)
@@ -33,7 +35,6 @@ async def chat(request: Request) -> Response:
     body.only("function_call", "none")
     body.only("parallel_tool_calls")
     body.only("modalities", ["text"])
-    body.only("response_format", {"type": "text"})
     options = body.mapping("chat_template_kwargs") or {}
     body.done()
     asked = model.prepared(await model.chat_tokens(messages, **options), params, "messages")

@@ -16,6 +16,7 @@ from edgewise.serve.http.prompts import read_prompts
 from edgewise.serve.http.sampling import max_tokens, sampling, streaming
 from edgewise.serve.http.settings import MAX_LOGPROBS
 from edgewise.serve.http.streams import Usage, checked, merged
+from edgewise.serve.http.structured import structured
 from edgewise.serve.outputs import Logprob
 
 DEFAULT_TOKENS = 16  # OpenAI's
@@ -30,6 +31,7 @@ async def completions(request: Request) -> Response:
         body, model.defaults(),
         max_tokens=max_tokens(body, "max_tokens", "max_completion_tokens") or DEFAULT_TOKENS,
         logprobs=body.integer("logprobs", None, 0, MAX_LOGPROBS),
+        structured_outputs=await structured(body, model),
     )  # fmt: skip
     body.only("echo", False, why="Send what you have; the answer holds only what is new.")
     body.only("suffix", "")

@@ -23,6 +23,7 @@ from edgewise.serve.http.messages import read_messages
 from edgewise.serve.http.prompts import read_prompts
 from edgewise.serve.http.sampling import sampling
 from edgewise.serve.http.streams import checked, merged
+from edgewise.serve.http.structured import ollama_format
 
 RENAMED = {"num_predict": "max_tokens", "repeat_penalty": "repetition_penalty"}
 DRAWN = ("temperature", "top_k", "top_p", "min_p", "seed", "stop", "presence_penalty", "frequency_penalty")
@@ -96,7 +97,7 @@ async def chat(request: Request) -> Response:
     model: Hosted = request.app.state.shelf.find(body.text("model"))
     messages = read_messages(body)
     body.only("tools", [])
-    stream, params = _asked(body, model)
+    stream, params = await _asked(body, model)
     body.done()
     asked = model.prepared(await model.chat_tokens(messages), params, "messages")
     return await _answer(request, _Reply(model, asked, began, chat=True), stream)
@@ -111,7 +112,7 @@ async def generate(request: Request) -> Response:
     raw = body.boolean("raw") or model.template is None
     for name in ("suffix", "images", "template", "context"):
         body.only(name, "", [])
-    stream, params = _asked(body, model)
+    stream, params = await _asked(body, model)
     body.done()
     if raw and system:
         raise bad("system", "system needs a chat template; this is a plain completion.", "unsupported")
@@ -148,10 +149,10 @@ async def embed(request: Request) -> Response:
     )
 
 
-def _asked(body: Fields, model: Hosted) -> tuple[bool, Any]:
+async def _asked(body: Fields, model: Hosted) -> tuple[bool, Any]:
     stream = body.boolean("stream", True)
     body.no_effect("keep_alive")  # models stay as long as the server
-    body.only("format", "")
+    wanted = await ollama_format(body, model)
     body.only("think", False)
     body.only("logprobs", False)
     body.only("top_logprobs", 0)
@@ -169,7 +170,7 @@ def _asked(body: Fields, model: Hosted) -> tuple[bool, Any]:
     options.done()
     inner = Fields(given, "options.")
     most = inner.integer("max_tokens", None, 1, 1 << 31)
-    return stream, sampling(inner, model.defaults(), max_tokens=most)
+    return stream, sampling(inner, model.defaults(), max_tokens=most, structured_outputs=wanted)
 
 
 async def _answer(request: Request, reply: "_Reply", stream: bool) -> Response:
