@@ -396,7 +396,8 @@ void first_columns(const MatmulArgs& a, int64_t b0, int64_t b1, int64_t count, c
 // the end.
 template <class Format>
 void matmul(const MatmulArgs& a, int64_t b0, int64_t b1) {
-  const uint8_t* fetch = a.tuning->ahead ? a.w.data + b1 * a.w.block_bytes - a.tuning->ahead : nullptr;
+  const bool asks = a.tuning->ahead && a.columns != 3;  // three columns never gained by it
+  const uint8_t* fetch = asks ? a.w.data + b1 * a.w.block_bytes - a.tuning->ahead : nullptr;
   int64_t chunk = a.tuning->chunk / a.w.block_bytes / kPanel * kPanel;
   if (chunk < kPanel) chunk = kPanel;
   for (int64_t b = b0; b < b1; b += chunk) {

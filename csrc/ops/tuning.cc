@@ -4,12 +4,25 @@
 
 namespace edgewise {
 
+namespace {
+
+// A kernel that computes for longer than the memory needs has to ask for what comes next itself, into the second-level
+// cache. One to three columns are faster left to the hardware, the K formats up to four (Q4_K: eight) as well.
+int32_t ahead(Kind kind, int range) {
+  const bool few = range == range_of(4);
+  if (kind == Kind::Q4_K && (few || range == range_of(kColumns))) return 0;
+  if (kind == Kind::Q6_K && few) return 0;
+  return kind == Kind::Q8_0 && few ? 4608 : 9216;
+}
+
+}  // namespace
+
 Tuning standard_tuning(Kind kind, int range, bool wide) {
   Tuning t;
   t.columns = wide ? 8 : is_quantised(kind) ? 2 : 4;
-  // A kernel that computes for longer than the memory needs has to ask for what comes next itself, into the second-level
-  // cache. One and two columns are faster left to the hardware.
-  t.ahead = wide && range >= range_of(3) && is_quantised(kind) && !is_own(kind) ? 9216 : 0;
+  if (wide && range >= range_of(3) && is_quantised(kind) && !is_own(kind)) t.ahead = ahead(kind, range);
+  // Two sweeps of four columns, the second from the cache, beat one of eight, which keeps the sums of one block only.
+  if (wide && kind == Kind::Q4_K && range == range_of(kColumns)) t.columns = 4;
   t.share = range > range_of(kColumns) ? 512 << 10 : 0;
   return t;
 }
