@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from edgewise.kernels.tuning import Matmul
-from edgewise.plan.candidates import MOST, candidates
+from edgewise.plan.candidates import MOST, candidates, everything
 
 STANDARD = {"ahead": 9216, "columns": 8, "blocks": 2, "chunk": 384 << 10, "share": 512 << 10, "cut": 2, "threads": 0,
             "wake": 1 << 16}  # fmt: skip
@@ -34,3 +34,14 @@ def test_what_cannot_matter_is_not_asked() -> None:
     assert floats == {"cut"}
     small = candidates(Matmul("BF16", 64, 1024, 0), STANDARD, 2)
     assert {"wake": 64 * 1024 + 1} in small  # alone for itself, not for a region with more work
+
+
+@pytest.mark.parametrize("fmt", ["Q4_0", "BF16"])
+def test_everything_holds_what_the_rules_choose_and_more(fmt: str) -> None:
+    for at in range(6):
+        matmul = Matmul(fmt, 2048, 2048, at)
+        few, all_ = candidates(matmul, STANDARD, 2), everything(matmul, STANDARD, 2)
+        assert all_[: len(few)] == few
+        assert len({tuple(sorted(knobs.items())) for knobs in all_}) == len(all_)
+        assert all(STANDARD[name] != value for knobs in all_ for name, value in knobs.items())
+    assert len(everything(Matmul("Q4_0", 2048, 2048, 3), STANDARD, 2)) > MOST

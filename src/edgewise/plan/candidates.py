@@ -21,12 +21,7 @@ Grid = dict[str, Sequence[int]]
 
 def candidates(matmul: Matmul, standard: Knobs, threads: int) -> list[Knobs]:
     """Every one differs from the standard and names only what differs."""
-    grid = _grid(matmul, standard, matmul.format in ASKING, threads)
-    found: list[Knobs] = []
-    for values in itertools.product(*grid.values()):
-        setting = {name: v for name, v in zip(grid, values, strict=True) if v != standard[name]}
-        if setting and setting not in found:
-            found.append(setting)
+    found = _settings(_grid(matmul, standard, matmul.format in ASKING, threads), standard)
     work = matmul.rows * matmul.cols * (RANGES[matmul.range] if matmul.range < len(RANGES) else 1 << 20)
     if threads > 1 and standard["wake"] <= work <= ALONE:
         # Only for so much work: where several matmuls share a region, the others are woken as before.
@@ -34,6 +29,39 @@ def candidates(matmul: Matmul, standard: Knobs, threads: int) -> list[Knobs]:
     if threads > 3:
         found += [{"threads": threads // 2}, {"threads": threads * 3 // 4}]
     return sorted(found, key=len)[:MOST]  # of equals the plainest comes first
+
+
+def everything(matmul: Matmul, standard: Knobs, threads: int) -> list[Knobs]:
+    """What the rules leave out as well: every combination of a finer grid. For a search that has minutes."""
+    most = RANGES[matmul.range] if matmul.range < len(RANGES) else 0
+    asking = matmul.format in ASKING
+    grid: Grid = {"cut": (1, 2, 4, 8) if threads > 1 else (standard["cut"],)}
+    if most in (1, 2, 4, 8):
+        grid["columns"] = [n for n in (1, 2, 4, 8) if n <= most] if most > 1 else (standard["columns"],)
+        if asking:
+            grid["ahead"] = (0, 1152, 2304, 4608, 9216, 18432, 36864)
+    else:
+        grid["columns"] = (2, 4, 8)
+        grid["chunk"] = tuple(n * KIB for n in (96, 192, 384, 768, 1536))
+        grid["share"] = tuple(n * KIB for n in (0, 128, 512, 2048)) if threads > 1 else (standard["share"],)
+        grid["cut"] = (standard["cut"],)
+        if asking:
+            grid["ahead"] = (0, 4608, 9216)
+    if asking:
+        grid["blocks"] = (1, 2)
+    found = candidates(matmul, standard, threads)
+    known = {tuple(sorted(knobs.items())) for knobs in found}
+    return found + [knobs for knobs in _settings(grid, standard) if tuple(sorted(knobs.items())) not in known]
+
+
+def _settings(grid: Grid, standard: Knobs) -> list[Knobs]:
+    """All of a grid, each naming what differs from the standard; the standard itself is none of them."""
+    found: dict[tuple[tuple[str, int], ...], Knobs] = {}
+    for values in itertools.product(*grid.values()):
+        setting = {name: v for name, v in zip(grid, values, strict=True) if v != standard[name]}
+        if setting:
+            found.setdefault(tuple(setting.items()), setting)
+    return list(found.values())
 
 
 def _grid(matmul: Matmul, standard: Knobs, asking: bool, threads: int) -> Grid:

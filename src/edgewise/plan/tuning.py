@@ -66,7 +66,8 @@ class Task:
 
 class KernelTuning:
     """make: candidates → Tuner. store: what is in it is not tuned again. cache_bytes: more weights than that do not
-    stay in the caches from one step to the next, so none of them may do so between two samples."""
+    stay in the caches from one step to the next, so none of them may do so between two samples. choose: which settings
+    a matmul may get; none of them: it is passed over."""
 
     def __init__(
         self,
@@ -76,7 +77,9 @@ class KernelTuning:
         *,
         cache_bytes: int,
         clock: Callable[[], float] = time.perf_counter,
+        choose: Callable[[Matmul, Knobs, int], Sequence[Knobs]] = candidates,
     ) -> None:
+        self.choose = choose
         self.device = device
         self.make = make
         self.store = store
@@ -103,7 +106,10 @@ class KernelTuning:
             return
         if matmul in self.done or matmul in self._skipped or self.store.get("kernels", matmul.key) is not None:
             return
-        choices = candidates(matmul, self.device.standard(matmul), self.device.info.threads)
+        choices = self.choose(matmul, self.device.standard(matmul), self.device.info.threads)
+        if not choices:
+            self._skipped.add(matmul)
+            return
         columns = min(seen.columns, MOST_COLUMNS[matmul.range])
         self.tasks[matmul] = Task(matmul, columns, seen.uses, self.make(choices), candidates=len(choices))
 

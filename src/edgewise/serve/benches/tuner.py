@@ -1,7 +1,7 @@
 """`edgewise bench tuner`: what tuning found in seconds, beside the default and beside a search of everything.
 
 Paper:  nn-JIT.web, arXiv 2309.08978
-Exact.  Settings only change speed; nothing is stored.
+Exact.  Settings only change speed; nothing is stored but what --state names.
 Needs:  a model, on whose weights it measures; by default the embedded one
 Cost:   30 s of tuning, 10 minutes of exhaustive search, a minute of comparing; all cores
 Status: kept
@@ -9,18 +9,22 @@ Status: kept
 
 import json
 import math
+import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from edgewise.assemble import assemble
-from edgewise.base import Unsupported
+from edgewise.base import BadInput, Unsupported
 from edgewise.embedded import embedded_model
 from edgewise.kernels.tuning import Knobs, Matmul, Tunable
+from edgewise.plan.candidates import candidates, everything
 from edgewise.plan.probe import fingerprint, last_cache_bytes
 from edgewise.plan.store import Store
 from edgewise.plan.tuners import LONGEST, TUNERS, USUAL
@@ -30,20 +34,31 @@ from edgewise.serve.hub import locate
 from edgewise.serve.measure import Stepper
 from edgewise.serve.options import Json, Threads, table
 
+FINALS, DUEL = 6, 33  # of an exhaustive search: how many of the best meet the default again, and in how many pairs
+CLOSE = 1.03  # a default that the best does not beat by more is as good as tuned
+
+Choose = Callable[[Matmul, Knobs, int], Sequence[Knobs]]
+
 
 def measure_tuner(
     model: Annotated[str | None, typer.Argument(help="folder, GGUF file, or user/repo; none: embedded")] = None,
     seconds: Annotated[float, typer.Option(min=0.1, help="of tuning")] = 30.0,
     exhaustive: Annotated[float, typer.Option(min=0.1, help="seconds of the exhaustive search")] = 600.0,
     rounds: Annotated[int, typer.Option(min=1, help="of the last comparison")] = 41,
+    state: Annotated[Path | None, typer.Option(help="a folder that keeps what is done, to go on from later")] = None,
+    stop_after: Annotated[float | None, typer.Option(min=0.1, help="seconds; then the same command goes on")] = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """For each matmul of the model: the default, what tuning found, and the best of all candidates, timed in turns.
+    """For each matmul of the model: the default, what tuning found, and the best of all settings, timed in turns.
 
     of best: the best one's time over the tuned one's (1 is as good as the best). gain: the default's time over the
-    tuned one's. Where two of them are the same setting they share one time.
+    tuned one's. Where two of them are the same setting they share one time. Tuning may choose among 64 settings at
+    most; the exhaustive search among all combinations of a finer grid, its time shared evenly by the matmuls.
     """
+    if stop_after is not None and state is None:
+        raise BadInput("--stop-after needs --state FOLDER: without it nothing is left to go on from.")
+    end = math.inf if stop_after is None else time.perf_counter() + stop_after
     path = embedded_model() if model is None else locate(model)
     parts = assemble(path, threads=threads, max_num_seqs=max(BATCHES))
     if not isinstance(parts.device, Tunable):
@@ -51,52 +66,138 @@ def measure_tuner(
     device: Any = parts.device
     for step in work_of(Stepper(parts.engine), parts.context).values():
         step()
-    mine = [seen.matmul for seen in device.matmuls()]
-    for matmul in mine:
-        device.tune(matmul, {})  # whatever was stored: the default is what nobody has measured
+    for seen in device.matmuls():
+        device.tune(seen.matmul, {})  # whatever was stored: the default is what nobody has measured
     columns = {seen.matmul: min(seen.columns, MOST_COLUMNS[seen.matmul.range]) for seen in device.matmuls()}
-    with tempfile.TemporaryDirectory() as folder:
-        tuned, tuned_s, meter = _search(device, USUAL, seconds, Path(folder, "a"))
-        rounds_each = max(16, int(exhaustive / 5))  # more than there is time for: the time decides
-        best, best_s, _ = _search(device, f"{LONGEST}:rounds={min(rounds_each, 96)}", exhaustive, Path(folder, "b"))
-        rows = [_compare(meter, m, columns[m], tuned.get(m, {}), best.get(m, {}), rounds) for m in mine]
-    report: dict[str, Any] = {
-        "model": parts.header.name, "threads": device.info.threads, "table": device.info.isa,
-        "tuning_s": tuned_s, "exhaustive_s": best_s, "matmuls": rows,
-        "of_best": _mean([row["of_best"] for row in rows]), "least_of_best": min(row["of_best"] for row in rows),
-        "gain": _mean([row["gain"] for row in rows]), "least_gain": min(row["gain"] for row in rows),
-        "best_gain": _mean([row["best_gain"] for row in rows]), "most_gain": max(row["best_gain"] for row in rows),
-    }  # fmt: skip
+    with nullcontext(str(state)) if state is not None else tempfile.TemporaryDirectory() as folder:
+        race = Race(device, columns, Path(folder), f"{parts.header.name}, {seconds:g} s, {exhaustive:g} s", end)
+        race.tune(seconds)
+        race.search(exhaustive)
+        race.compare(rounds)
+        report = {
+            "model": parts.header.name, "threads": device.info.threads, "table": device.info.isa, **race.report(),
+        }  # fmt: skip
     print(json.dumps(report, indent=1) if as_json else _say(report))
 
 
-def _search(device: Any, name: str, seconds: float, folder: Path) -> tuple[dict[Matmul, Knobs], float, KernelTuning]:
-    """What a tuner finds in so many seconds, starting from nothing; the seconds it took."""
-    store = Store(fingerprint(device.info.threads, device.info.isa), folder)
-    tuning = KernelTuning(device, lambda c: TUNERS.build(name, candidates=c), store, cache_bytes=last_cache_bytes())
-    tuning.look()
-    begin = time.perf_counter()
-    tune_for(tuning, seconds)
-    spent = time.perf_counter() - begin
-    found = {m: task.tuner.best() for m, task in {**tuning.tasks, **tuning.done}.items()}
-    tuning.stop()
-    for matmul in found:
-        device.tune(matmul, {})
-    return found, spent, tuning
+@dataclass
+class Race:
+    """Three passes over the matmuls of a device; each remembers in `folder` what it has done. end: when to stop."""
+
+    device: Any
+    columns: Mapping[Matmul, int]
+    folder: Path
+    what: str  # tells these figures from those of another command
+    end: float
+    seconds: dict[str, float] = field(default_factory=dict)  # spent by each of the two searches
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)  # a matmul's key → its comparison
+
+    def __post_init__(self) -> None:
+        self.fingerprint = fingerprint(self.device.info.threads, self.device.info.isa)
+        self.stores = {name: Store(self.fingerprint, self.folder / name) for name in ("tuned", "best")}
+        self.seconds = {"tuned": 0.0, "best": 0.0}
+        self.path = self.folder / f"{self.fingerprint.name}.json"
+        if self.path.exists():
+            kept = json.loads(self.path.read_text(encoding="utf-8"))
+            if kept["what"] != self.what:
+                raise BadInput(f"{self.folder} keeps figures of another run ({kept['what']}); name another folder.")
+            self.seconds, self.rows = kept["seconds"], kept["rows"]
+
+    def tune(self, seconds: float) -> None:
+        """What a user's `edgewise tune kernels` would find in so many seconds."""
+        tuning = self._tuning("tuned", USUAL, candidates)
+        if tuning.look() and self.seconds["tuned"] < seconds:
+            self._spend("tuned", tuning, seconds - self.seconds["tuned"])
+
+    def search(self, seconds: float) -> None:
+        """Every matmul gets an equal share of what is left of the time, and as many rounds as fit."""
+        left = [m for m in self.columns if self.stores["best"].get("kernels", m.key) is None]
+        meter = self._tuning("best", LONGEST, everything)
+        for at, matmul in enumerate(left):
+            settings = everything(matmul, self.device.standard(matmul), self.device.info.threads)
+            if time.perf_counter() > self.end:
+                return
+            if not settings or self.seconds["best"] >= seconds:
+                continue
+            share = (seconds - self.seconds["best"]) / (len(left) - at)
+            begin = time.perf_counter()
+            meter.compare(matmul, self.columns[matmul], [{}, {}], 3)
+            pairs = share / ((time.perf_counter() - begin) / 3)
+            duel = max(3, min(DUEL, int(pairs / 2 / FINALS)))
+            rounds = max(1, int((pairs - FINALS * duel) / len(settings)))
+            name = f"{LONGEST}:rounds={rounds},finals={FINALS},duel={duel}"
+            self._spend("best", self._tuning("best", name, _only(matmul)), 2 * share)
+
+    def compare(self, rounds: int) -> None:
+        """The default, the tuned and the best setting of each matmul, in turns."""
+        meter = self._tuning("best", LONGEST, everything)
+        for matmul, columns in self.columns.items():
+            if matmul.key in self.rows:
+                continue
+            if time.perf_counter() > self.end:
+                return
+            entries = {name: store.get("kernels", matmul.key) for name, store in self.stores.items()}
+            knobs: dict[str, Knobs] = {name: entry["knobs"] if entry else {} for name, entry in entries.items()}
+            settings: list[Knobs] = [{}]
+            for one in knobs.values():
+                if one not in settings:
+                    settings.append(one)
+            times = meter.compare(matmul, columns, settings, rounds)
+            default, tuned, best = (times[settings.index(one)] for one in ({}, knobs["tuned"], knobs["best"]))
+            self.rows[matmul.key] = {
+                "matmul": matmul.key, **knobs, "default_us": default * 1e6, "gain": default / tuned,
+                "best_gain": default / best, "of_best": best / tuned, "settings": entries["best"]["candidates"]
+                if entries["best"] else 0, **{f"{name}_done": entries[name] is not None for name in entries},
+            }  # fmt: skip
+            self._keep()
+
+    def report(self) -> dict[str, Any]:
+        """Figures over the matmuls that were searched to the end; the others are counted."""
+        rows = [self.rows[m.key] for m in self.columns if m.key in self.rows]
+        done = [row for row in rows if row["best_done"]]
+        behind = [row["matmul"] for row in done if row["best_gain"] > CLOSE]
+        figures: dict[str, Any] = {}
+        if done:
+            figures = {
+                "of_best": _mean([row["of_best"] for row in done]), "least_of_best": min(r["of_best"] for r in done),
+                "gain": _mean([row["gain"] for row in done]), "least_gain": min(row["gain"] for row in rows),
+                "best_gain": _mean([row["best_gain"] for row in done]), "most_gain": max(r["best_gain"] for r in done),
+            }  # fmt: skip
+        return {
+            "tuning_s": self.seconds["tuned"], "exhaustive_s": self.seconds["best"],
+            "left": len(self.columns) - len(rows),
+            "not_searched": [row["matmul"] for row in rows if not row["best_done"]],
+            "not_tuned": [row["matmul"] for row in rows if not row["tuned_done"]],
+            "behind": behind, **figures, "matmuls": rows,
+        }  # fmt: skip
+
+    def _tuning(self, kind: str, name: str, choose: Choose) -> KernelTuning:
+        return KernelTuning(
+            self.device, lambda c: TUNERS.build(name, candidates=c), self.stores[kind], cache_bytes=last_cache_bytes(),
+            choose=choose,
+        )  # fmt: skip
+
+    def _spend(self, kind: str, tuning: KernelTuning, seconds: float) -> None:
+        """Searches; what was found is in the store, and the device has its defaults again."""
+        begin = time.perf_counter()
+        tuning.look()
+        tune_for(tuning, min(seconds, self.end - begin))
+        tuning.stop()
+        for matmul in self.columns:
+            self.device.tune(matmul, {})
+        self.seconds[kind] += time.perf_counter() - begin
+        self._keep()
+
+    def _keep(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        fresh = self.path.with_suffix(".new")
+        kept = {"what": self.what, "seconds": self.seconds, "rows": self.rows}
+        fresh.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+        os.replace(fresh, self.path)
 
 
-def _compare(
-    meter: KernelTuning, matmul: Matmul, columns: int, tuned: Knobs, best: Knobs, rounds: int
-) -> dict[str, Any]:
-    settings: list[Knobs] = [{}]
-    settings += [knobs for knobs in (tuned, best) if knobs not in settings]
-    settings = [knobs for i, knobs in enumerate(settings) if knobs not in settings[:i]]
-    times = meter.compare(matmul, columns, settings, rounds) if len(settings) > 1 else [1.0]
-    default_s, tuned_s, best_s = (times[settings.index(knobs)] for knobs in ({}, tuned, best))
-    return {
-        "matmul": matmul.key, "tuned": dict(tuned), "best": dict(best), "default_us": default_s * 1e6,
-        "gain": default_s / tuned_s, "best_gain": default_s / best_s, "of_best": best_s / tuned_s,
-    }  # fmt: skip
+def _only(wanted: Matmul) -> Choose:
+    return lambda matmul, standard, threads: everything(matmul, standard, threads) if matmul == wanted else []
 
 
 def _mean(values: list[float]) -> float:
@@ -105,23 +206,31 @@ def _mean(values: list[float]) -> float:
 
 
 def _say(report: Mapping[str, Any]) -> str:
-    head = ["matmul", "gain", "best gain", "of best", "tuned", "best"]
+    head = ["matmul", "default us", "gain", "best gain", "of best", "tuned", "best"]
     body = [
-        [r["matmul"], f"{r['gain']:.3f}", f"{r['best_gain']:.3f}", f"{r['of_best']:.3f}", _knobs(r["tuned"]),
-         _knobs(r["best"])]
+        [r["matmul"], f"{r['default_us']:.1f}", f"{r['gain']:.3f}", f"{r['best_gain']:.3f}", f"{r['of_best']:.3f}",
+         _knobs(r["tuned"]), _knobs(r["best"])]
         for r in report["matmuls"] if r["tuned"] or r["best"]
     ]  # fmt: skip
-    same = len(report["matmuls"]) - len(body)
     lines = [f"{report['model']}, {report['threads']} threads, {report['table']}"]
     if body:
-        lines.append(table([head, *body], {1, 2, 3}))
-    lines += [
-        f"{same} of {len(report['matmuls'])} matmuls: the default is the best found by either",
-        f"tuned in {report['tuning_s']:.0f} s: {report['of_best']:.1%} of the best of {report['exhaustive_s']:.0f} s "
-        f"(geometric mean; worst {report['least_of_best']:.1%})",
-        f"over the default: tuned {report['gain']:.3f}x (worst {report['least_gain']:.3f}x), "
-        f"best {report['best_gain']:.3f}x (most {report['most_gain']:.3f}x)",
-    ]
+        lines.append(table([head, *body], {1, 2, 3, 4}))
+    count = len(report["matmuls"])
+    lines.append(f"{count - len(body)} of {count} matmuls: the default is the best found by either")
+    for words, names in (("not searched to the end", "not_searched"), ("not tuned to the end", "not_tuned")):
+        if report[names]:
+            lines.append(f"{words}: {', '.join(report[names])}")
+    if "of_best" in report:
+        lines += [
+            f"tuned in {report['tuning_s']:.0f} s: {report['of_best']:.1%} of the best of "
+            f"{report['exhaustive_s']:.0f} s (geometric mean; worst {report['least_of_best']:.1%})",
+            f"over the default: tuned {report['gain']:.3f}x (worst {report['least_gain']:.3f}x), "
+            f"best {report['best_gain']:.3f}x (most {report['most_gain']:.3f}x)",
+            f"the default is within {CLOSE - 1:.0%} of the best in {count - len(report['behind'])} of {count}"
+            + (f"; not in {', '.join(report['behind'])}" if report["behind"] else ": tuning is not needed here"),
+        ]
+    if report["left"]:
+        lines.append(f"{report['left']} matmuls are left; the same command goes on")
     return "\n".join(lines)
 
 
