@@ -5,6 +5,7 @@ import json
 import pytest
 
 from edgewise import LLM
+from edgewise.serve.benches import tuner
 from edgewise.serve.commands import tune
 
 pytestmark = pytest.mark.native
@@ -15,6 +16,9 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEWISE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(tune, "BATCHES", (1, 2))
     monkeypatch.setattr(tune, "PROMPTS", (16,))
+    monkeypatch.setattr(tune.lookup, "FORMATS", ("int1:group=128",))
+    monkeypatch.setattr(tune.lookup, "ROWS", (32, 64))
+    monkeypatch.setattr(tune.lookup, "COLS", 128)
     return tmp_path / "cache"
 
 
@@ -30,7 +34,11 @@ def test_tuning_is_stored_and_a_second_run_has_nothing_to_do(cli, plain, cache):
     assert first["refused"] == 0
     assert [row["columns"] for row in first["steps"]] == ["1", "2", "9-64"]
     assert len(list((cache / "tuning").iterdir())) == 1
+    assert list(first["lookup"]) == ["int1:group=128"]
+    kept = json.loads(next((cache / "tuning").iterdir()).read_text())["choices"]
+    assert len(kept) >= len(tune.lookup.COLUMNS)  # where lookup pays, for every later load
     second = as_json(cli("tune", "kernels", plain, "-t", 2, "--json"))
+    assert second["lookup"] == first["lookup"]
     assert second["tuned_now"] == 0
     assert second["pairs"] == 0
     assert second["tuned_before"] == first["tuned_now"]
@@ -74,7 +82,8 @@ def test_a_damaged_store_is_mentioned_and_replaced(cli, plain, cache):
     assert not as_json(cli("tune", "kernels", plain, "-t", 1, "--json"))["note"]
 
 
-def test_bench_tuner(cli, plain, cache):
+def test_bench_tuner(cli, plain, cache, monkeypatch):
+    monkeypatch.setattr(tuner, "everything", tuner.candidates)  # few enough for seconds
     report = as_json(cli("bench", "tuner", plain, "--seconds", 3, "--exhaustive", 3, "--rounds", 3, "-t", 1, "--json"))
     assert report["matmuls"]
     for row in report["matmuls"]:
@@ -83,4 +92,19 @@ def test_bench_tuner(cli, plain, cache):
         assert row["gain"] > 0
     assert report["least_of_best"] <= report["of_best"]
     assert not cache.exists()  # a bench stores nothing
-    assert "over the default: tuned" in cli("bench", "tuner", plain, "--seconds", 0.1, "--exhaustive", 0.1, "-t", 1).out
+    short = cli("bench", "tuner", plain, "--seconds", 0.1, "--exhaustive", 0.1, "-t", 1).out
+    assert "not searched to the end" in short
+
+
+def test_bench_tuner_goes_on_where_it_was_stopped(cli, plain, cache, tmp_path):
+    command = ("bench", "tuner", plain, "--seconds", 0.5, "--exhaustive", 1, "--rounds", 3, "-t", 1, "--json")
+    kept = ("--state", tmp_path / "state")
+    first = as_json(cli(*command, *kept, "--stop-after", 0.2))
+    assert first["left"] > 0
+    last = as_json(cli(*command, *kept))
+    assert last["left"] == 0
+    assert last["exhaustive_s"] >= first["exhaustive_s"]
+    again = as_json(cli(*command, *kept))
+    assert again == last  # nothing is measured twice
+    assert "another run" in cli("bench", "tuner", plain, "--exhaustive", 3, "-t", 1, *kept).err
+    assert "--state" in cli("bench", "tuner", plain, "--stop-after", 3).err

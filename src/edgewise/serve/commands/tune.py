@@ -11,8 +11,12 @@ import typer
 from edgewise.assemble import assemble
 from edgewise.base import Unsupported
 from edgewise.embedded import embedded_model
+from edgewise.kernels import lookup
 from edgewise.kernels.choices import range_name, range_of
+from edgewise.kernels.devices.cpu import CpuDevice
 from edgewise.kernels.tuning import Knobs, Matmul, Tunable
+from edgewise.plan.choices import Choices
+from edgewise.plan.lookups import measure
 from edgewise.plan.probe import fingerprint, last_cache_bytes
 from edgewise.plan.store import Store
 from edgewise.plan.tuners import LONGEST, TUNERS, USUAL
@@ -43,6 +47,7 @@ def kernels(
     model: Annotated[str | None, typer.Argument(help="folder, GGUF file, or user/repo; none: embedded")] = None,
     seconds: Annotated[float | None, typer.Option(min=1e-3, help="to spend on measuring [30; exhaustive: 600]")] = None,
     exhaustive: Annotated[bool, typer.Option("--exhaustive", help="all candidates equally often")] = False,
+    lookups: Annotated[bool, typer.Option("--lookup/--no-lookup", help="measure where table lookup pays")] = True,
     again: Annotated[bool, typer.Option("--again", help="forget what was measured before")] = False,
     threads: Threads = None,
     as_json: Json = False,
@@ -50,7 +55,8 @@ def kernels(
     """Tunes the matmuls that this model needs, for 1 to 8 sequences and for prompts, on its own weights.
 
     A setting is admitted only if its result equals the standard's in every bit. What wins is stored for this CPU and
-    used whenever a model is loaded; a second run has nothing to do. At the end whole steps are timed with and without,
+    used whenever a model is loaded; a second run has nothing to do. Where table lookup beats dot products (1 to 3 bits)
+    is measured too, for all models and once: some 20 seconds more. At the end whole steps are timed with and without,
     in turns: `predicted` is what the single matmuls promised, `measured` what the steps gained.
     """
     parts = assemble(embedded_model() if model is None else locate(model), threads=threads, max_num_seqs=max(BATCHES))
@@ -67,22 +73,25 @@ def kernels(
         step()  # so that the device knows what it is asked for
     name = LONGEST if exhaustive else USUAL
     tuning = KernelTuning(device, lambda c: TUNERS.build(name, candidates=c), store, cache_bytes=last_cache_bytes())
+    mine = [seen.matmul for seen in device.matmuls()]
+    before = sum(store.get("kernels", m.key) is not None for m in mine)
     waiting = tuning.look()
     limit = seconds or (LONG_S if exhaustive else 30.0)
     begin = time.perf_counter()
     if waiting:
         tune_for(tuning, limit)
     spent = time.perf_counter() - begin
-    mine = [seen.matmul for seen in device.matmuls()]
     entries = {m: entry for m in mine if (entry := store.get("kernels", m.key)) is not None}
     report: dict[str, Any] = {
         "model": parts.header.name, "machine": store.of.model, "threads": store.of.threads, "table": store.of.table,
-        "store": str(store.path), "tuned_before": len(mine) - waiting, "tuned_now": len(tuning.done),
+        "store": str(store.path), "tuned_before": before, "tuned_now": len(tuning.done),
         "unfinished": len(tuning.tasks), "seconds": spent, "pairs": sum(t.pairs for t in tuning.done.values()),
         "refused": sum(t.refused for t in tuning.done.values()),
         "matmuls": [{"matmul": m.key, **entry} for m, entry in entries.items()], "steps": [], "note": complaint,
     }  # fmt: skip
     tuning.stop()
+    if lookups:
+        report["lookup"] = measure_lookups(device, store)
     if tuning.done:
         report["steps"] = settle(device, store, entries, steps)
     apply_stored(device, store)
@@ -108,6 +117,18 @@ def tune_for(tuning: KernelTuning, seconds: float) -> None:
     with counting("tuning kernels", tuning.left()) as show:
         while (now := time.perf_counter()) < end and not tuning.spend(min(SLICE_S, end - now)):
             show(tuning.left())
+
+
+def measure_lookups(device: Any, store: Store) -> dict[str, Any]:
+    """Format → the least rows from which it looks up, for each range of columns; known ones are not measured again."""
+    if not isinstance(device, CpuDevice):
+        return {}
+    choices, found = Choices(store), dict[str, Any]()
+    with counting("measuring table lookup", len(lookup.FORMATS)) as show:
+        for at, fmt in enumerate(lookup.FORMATS):
+            found |= {name: list(least) for name, least in measure(choices, device, (fmt,)).items()}
+            show(len(lookup.FORMATS) - at - 1)
+    return found
 
 
 def settle(
@@ -163,6 +184,9 @@ def _say(report: Mapping[str, Any]) -> str:
     same = len(report["matmuls"]) - len(changed)
     if same:
         lines.append(f"{same} matmuls keep the default: no candidate beat it by 2 %")
+    looking = sum(any(n is not None for n in least) for least in report.get("lookup", {}).values())
+    if "lookup" in report:
+        lines.append(f"table lookup: {looking} of {len(report['lookup'])} formats look up from some number of rows on")
     if report["steps"]:
         head = ["columns", "changed", "predicted", "measured", ""]
         body = [
