@@ -152,6 +152,9 @@ def test_only_json_and_not_too_much_of_it(served):
     form = httpx.post(f"{served.url}{TEXT}", content=b"{}", headers={**key, "content-type": "text/plain"},
                       trust_env=False)  # fmt: skip
     assert form.status_code == 415
+    for more, status in (({}, 400), ({"origin": served.url}, 415), ({"sec-fetch-site": "none"}, 415)):
+        unsaid = httpx.post(f"{served.url}{TEXT}", content=b"{}", headers={**key, **more}, trust_env=False)
+        assert unsaid.status_code == status  # no type at all: not from a browser, or not at all
     with socket.create_connection(("127.0.0.1", int(served.url.rpartition(":")[2]))) as raw:  # said before it is read
         raw.sendall(
             b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer test-key\r\n"

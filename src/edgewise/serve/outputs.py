@@ -21,7 +21,8 @@ class Logprob:
 
 @dataclass
 class CompletionOutput:
-    """One sample. text is that of token_ids up to, and without, what ended it (a token, or a stop string)."""
+    """One sample. text is that of token_ids up to, and without, what ended it (a token, or a stop string). reasoning:
+    what a model that thinks wrote before it."""
 
     index: int
     text: str = ""
@@ -31,6 +32,7 @@ class CompletionOutput:
     logprobs: list[dict[int, Logprob]] | None = None
     cumulative_logprob: float | None = None
     error: str | None = None
+    reasoning: str = ""
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Metrics:
     ttft_s: float = 0.0
     tok_s: float = 0.0
     total_s: float = 0.0
+    reasoning_tokens: int = 0  # of completion_tokens
     passes: int = 0
     drafted: int = 0
     accepted: int = 0
@@ -75,6 +78,7 @@ class StreamChunk:
     logprobs: list[dict[int, Logprob]] | None = None
     error: str | None = None
     metrics: Metrics | None = None
+    reasoning: str = ""
 
 
 class Writer:
@@ -211,7 +215,7 @@ class Collector:
         since = max(0.0, total - first)
         speed = later / since if later and since > 0 else (made / total if total > 0 else 0.0)
         return Metrics(
-            len(self.prompt_token_ids), made, first, speed, total, self._passes, self._drafted, self._accepted
+            len(self.prompt_token_ids), made, first, speed, total, 0, self._passes, self._drafted, self._accepted
         )
 
     def result(self, request_id: str) -> RequestOutput:

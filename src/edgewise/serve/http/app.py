@@ -11,11 +11,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from edgewise.base import EdgewiseError
-from edgewise.serve.http import anthropic, chat, completions, embeddings, ollama, page, state, tokens
+from edgewise.serve.http import anthropic, chat, completions, embeddings, ollama, page, responses, state, tokens
 from edgewise.serve.http.errors import ApiError, Gone, answer, understood
 from edgewise.serve.http.guard import App, Guard
 from edgewise.serve.http.hosted import Shelf
-from edgewise.serve.http.settings import Settings
+from edgewise.serve.http.remembered import Remembered
+from edgewise.serve.http.settings import MAX_RESPONSES, RESPONSES_BYTES, Settings
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 ROUTES: dict[str, tuple[str, Endpoint]] = {
@@ -32,6 +33,8 @@ ROUTES: dict[str, tuple[str, Endpoint]] = {
     "/v1/models/{name:path}": ("GET", state.model),
     "/v1/completions": ("POST", completions.completions),
     "/v1/chat/completions": ("POST", chat.chat),
+    "/v1/responses": ("POST", responses.create),
+    "/v1/responses/{name}": ("GET DELETE", responses.stored),
     "/v1/embeddings": ("POST", embeddings.embeddings),
     "/v1/messages": ("POST", anthropic.messages),
     "/v1/messages/count_tokens": ("POST", anthropic.count_tokens),
@@ -46,9 +49,10 @@ ROUTES: dict[str, tuple[str, Endpoint]] = {
 
 
 def make_app(shelf: Shelf, settings: Settings) -> App:
-    routes = [Route(path, _answered(endpoint), methods=[method]) for path, (method, endpoint) in ROUTES.items()]
+    routes = [Route(path, _answered(endpoint), methods=method.split()) for path, (method, endpoint) in ROUTES.items()]
     inner = Starlette(routes=routes, exception_handlers={HTTPException: _plain})
     inner.state.shelf, inner.state.settings = shelf, settings
+    inner.state.remembered = Remembered(MAX_RESPONSES, RESPONSES_BYTES)
     return Guard(inner, settings, shelf.busy)
 
 

@@ -31,6 +31,7 @@ async def chat(request: Request) -> Response:
     )  # fmt: skip
     for name in ("tools", "functions", "audio", "prediction", "reasoning_effort", "web_search_options", "verbosity"):
         body.only(name)
+    body.only("store", False)
     body.only("tool_choice", "none")
     body.only("function_call", "none")
     body.only("parallel_tool_calls")

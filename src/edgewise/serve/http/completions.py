@@ -35,6 +35,7 @@ async def completions(request: Request) -> Response:
     )  # fmt: skip
     body.only("echo", False, why="Send what you have; the answer holds only what is new.")
     body.only("suffix", "")
+    body.only("store", False)
     body.only("best_of", 1, params.n)
     body.done()
     asked = [model.prepared(tokens, params, "prompt") for tokens in prompts]

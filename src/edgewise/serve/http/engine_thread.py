@@ -249,6 +249,7 @@ def _deliver(news: Sequence[tuple[Stream, Sequence[StreamChunk], bool]]) -> None
 def _join(one: StreamChunk, next_: StreamChunk) -> None:
     """What came later goes behind what nobody has read yet."""
     one.text += next_.text
+    one.reasoning += next_.reasoning
     one.token_ids += next_.token_ids
     one.finish_reason, one.stop_reason, one.error = next_.finish_reason, next_.stop_reason, next_.error
     one.metrics = next_.metrics or one.metrics

@@ -19,6 +19,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+UNSAID = ("", "application/octet-stream")  # what programs send that do not say; a browser always says who asks
 PUBLIC = frozenset({("GET", "/health"), ("HEAD", "/health"), ("GET", "/"), ("GET", "/page.js"), ("GET", "/page.css")})
 
 
@@ -74,7 +75,8 @@ class Guard:
             return ApiError(401, "Give the API key: Authorization: Bearer KEY, or x-api-key.", code="invalid_api_key")
         if method == "POST":
             kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
-            if kind != "application/json":
+            unsaid = () if origin is not None or b"sec-fetch-site" in headers else UNSAID
+            if kind != "application/json" and kind not in unsaid:
                 return ApiError(415, "The content type must be application/json.", code="content_type")
             length = headers.get(b"content-length", "0")
             if length.isdigit() and int(length) > self._settings.body_bytes:

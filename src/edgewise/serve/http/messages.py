@@ -36,6 +36,7 @@ def _message(entry: Any, where: str) -> dict[str, Any]:
             found[name] = value
     message.only("refusal")
     message.only("annotations", [])
+    message.only("images", [])
     message.only("audio")
     message.only("function_call")
     message.done()
@@ -57,7 +58,7 @@ def content_text(content: Any, where: str) -> str:
         inner = Fields(part, f"{where}[{at}].")
         inner.text("type")
         text = inner.text("text")
-        inner.no_effect("cache_control", "annotations")
+        inner.no_effect("cache_control", "annotations", "logprobs")
         inner.done()
         if text is None:
             raise bad(f"{where}[{at}].text", f"{where}[{at}] has no text.", "missing")

@@ -18,7 +18,6 @@ def sampling(body: Fields, defaults: SamplingParams, **more: Any) -> SamplingPar
     """Reads every field that says how tokens are drawn. more: what the dialect reads in its own way."""
     body.no_effect(*BOOKS)
     body.only("service_tier", "auto", "default")
-    body.only("store", False)
     given: dict[str, Any] = {
         "n": body.integer("n", 1, 1, MAX_N),
         "temperature": body.number("temperature", None, 0, 100),
