@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Piece = bytes | None
 KEPT = 64  # compiled grammars
 MAX_CHARS = 1 << 20
+ROW = 8192  # items of the parser in one state: an object takes four for each property (schemas.PROPERTIES)
 # The model chooses its own tokens; only the bytes are prescribed.
 HEAD = '%llguidance {"no_forcing": true}\n'
 JSON_OPTIONS = {"whitespace_flexible": True, "whitespace_pattern": r"[ ]|\n[ ]{0,12}"}
@@ -115,7 +116,7 @@ class Grammars:
             grammar = lark_of(wanted)
         except BadInput as problem:
             raise BadInput(f"{where}: {problem}") from None
-        limits = LLParserLimits(verbose_errors=False)
+        limits = LLParserLimits(verbose_errors=False, max_items_in_row=ROW)
         found = LLMatcher(self._tokenizer(), grammar, log_level=0, limits=limits)
         if found.is_error():
             raise BadInput(f"{where}: {_sentence(found.get_error(), wanted.kind == 'grammar')}")

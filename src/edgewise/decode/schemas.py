@@ -6,6 +6,7 @@ from typing import Any
 from edgewise.base import BadInput
 
 MANY = 500  # references; beyond that the question is left open
+PROPERTIES = 1000  # of one object: a parser holds some items for each of them in every state, and compiling is quadratic
 
 
 def check_schema(schema: Any) -> None:
@@ -16,6 +17,9 @@ def check_schema(schema: Any) -> None:
         raise BadInput("x-guidance must be an object.")
     if schema is False:
         raise BadInput("Unsatisfiable schema: it is false.")
+    widest = max(map(len, _objects(schema)), default=0)
+    if widest > PROPERTIES:
+        raise BadInput(f"An object has {widest} properties; at most {PROPERTIES} can be followed.")
     targets = {ref for ref in _references(schema) if ref == "#" or ref.startswith("#/")}
     if not targets or len(targets) > MANY:
         return
@@ -32,12 +36,19 @@ def check_schema(schema: Any) -> None:
 
 
 def _references(node: Any) -> Iterator[str]:
+    return (item["$ref"] for item in _parts(node) if isinstance(item.get("$ref"), str))
+
+
+def _objects(node: Any) -> Iterator[dict[str, Any]]:
+    return (item["properties"] for item in _parts(node) if isinstance(item.get("properties"), dict))
+
+
+def _parts(node: Any) -> Iterator[dict[str, Any]]:
     todo = [node]
     while todo:
         item = todo.pop()
         if isinstance(item, dict):
-            if isinstance(item.get("$ref"), str):
-                yield item["$ref"]
+            yield item
             todo += item.values()
         elif isinstance(item, list):
             todo += item
