@@ -35,7 +35,7 @@ async def messages(request: Request) -> Response:
     _no_tools(body)
     params = _sampling(body, model, most, await anthropic_format(body, model))
     body.done()
-    asked = model.prepared(await model.chat_tokens(talk), params, "messages")
+    asked = model.prepared(await model.chat_tokens(talk, param="messages"), params, "messages")
     reply = _Reply(model, asked)
     if stream:
         return _AnthropicEvents(reply.stream(), request.app.state.settings, request.url.path)

@@ -38,7 +38,7 @@ async def chat(request: Request) -> Response:
     body.only("modalities", ["text"])
     options = body.mapping("chat_template_kwargs") or {}
     body.done()
-    asked = model.prepared(await model.chat_tokens(messages, **options), params, "messages")
+    asked = model.prepared(await model.chat_tokens(messages, param="messages", **options), params, "messages")
     reply = _Reply(model, asked)
     if stream:
         return Events(reply.stream(usage), request.app.state.settings, request.url.path)

@@ -85,7 +85,7 @@ class EngineThread:
         self._looked = 0.0
         self._orders: list[Callable[[], None]] = []
         self._wanted = threading.Condition()
-        self._closing = False
+        self._closing = self._turning = False
         self._steps = 0
         self._thread = threading.Thread(target=self._work, name="edgewise-engine", daemon=True)
         self._thread.start()
@@ -126,7 +126,7 @@ class EngineThread:
 
     def stuck_s(self) -> float:
         """Seconds since it last came round with work to do; 0 when it is idle."""
-        return time.monotonic() - self.beat if self.streams or self._orders else 0.0
+        return time.monotonic() - self.beat if self._turning or self.streams or self._orders else 0.0
 
     def close(self) -> None:
         with self._wanted:
@@ -148,7 +148,9 @@ class EngineThread:
                 if not (self._orders or self._closing or engine.has_work()):
                     self._look()
                 while not (self._orders or self._closing or engine.has_work()):
+                    self._turning = False
                     self._wanted.wait()
+                self._turning = True
                 orders, self._orders = self._orders, []
             self.beat = time.monotonic()
             for order in orders:

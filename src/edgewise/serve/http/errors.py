@@ -33,12 +33,14 @@ def bad(param: str, message: str, code: str = "invalid_value") -> ApiError:
     return ApiError(400, message, param=param, code=code)
 
 
-def overflow(param: str, prompt: int, wanted: int | None, context: int) -> ApiError:
-    """The prompt, or the prompt and what was asked for, exceeds the context. Nothing is ever cut."""
+def overflow(param: str, prompt: int, wanted: int | None, context: int, *, least: bool = False) -> ApiError:
+    """The prompt, or the prompt and what was asked for, exceeds the context. Nothing is ever cut. least: the prompt was
+    not counted to its end."""
     asked = f", and {wanted} more were asked for" if wanted else ""
+    has = "has more than" if least else "has"
     return ApiError(
         400,
-        f"This model's context holds {context} tokens, but the prompt has {prompt}{asked}. "
+        f"This model's context holds {context} tokens, but the prompt {has} {prompt}{asked}. "
         "Shorten it, ask for fewer tokens, or start the server with a larger --ctx-size.",
         param=param, code="context_length_exceeded",
     )  # fmt: skip
@@ -50,6 +52,8 @@ def understood(problem: Exception) -> ApiError:
         return problem
     if isinstance(problem, OutOfRoom):
         return ApiError(503, str(problem), code="out_of_room", retry_s=5)
+    if isinstance(problem, MemoryError) or "start new thread" in str(problem):
+        return ApiError(503, "The machine has not enough memory for this request now.", code="out_of_room", retry_s=5)
     if isinstance(problem, EdgewiseError):
         return ApiError(400, str(problem), code="bad_request")
     return ApiError(500, "Something went wrong inside the server; its log says more.", code="internal_error")

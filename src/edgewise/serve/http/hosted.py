@@ -39,14 +39,25 @@ class Hosted:
     def defaults(self) -> SamplingParams:
         return self.llm.default_params(None)
 
+    async def fits(self, text: str, param: str) -> None:
+        """Raises what an overflow is, when a text is far too long, before all of it is made into tokens: a small
+        part of a body of megabytes can be told to have more tokens than the context holds twice."""
+        size = 32 * self.context
+        while size < len(text):
+            count = len(await self.text_tokens(text[:size]))
+            if count > 2 * self.context:
+                raise overflow(param, count, None, self.context, least=True)
+            size *= 4
+
     async def text_tokens(self, text: str, *, special: bool = True) -> list[int]:
         def encode() -> list[int]:
             return self.tokenizer.encode(text, add_special=special)
 
         return await asyncio.to_thread(encode) if len(text) > LONG_TEXT else encode()
 
-    async def chat_tokens(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
-        """In a thread: a template is a program, even if a metered one."""
+    async def chat_tokens(self, messages: Sequence[Mapping[str, Any]], *, param: str = "", **options: Any) -> list[int]:
+        """In a thread: a template is a program, even if a metered one. param: the field to blame when it is too long;
+        empty: any length is counted."""
         template = self.template
         if template is None:
             raise bad(
@@ -55,6 +66,8 @@ class Hosted:
                 "--chat-template-file.",
                 "no_chat_template",
             )
+        if param:
+            await self.fits("\n".join(str(message.get("content")) for message in messages), param)
         options = {"add_generation_prompt": True, **options}
         try:
             if sum(len(str(message.get("content"))) for message in messages) < LONG_TEXT // 10:

@@ -99,7 +99,7 @@ async def chat(request: Request) -> Response:
     body.only("tools", [])
     stream, params = await _asked(body, model)
     body.done()
-    asked = model.prepared(await model.chat_tokens(messages), params, "messages")
+    asked = model.prepared(await model.chat_tokens(messages, param="messages"), params, "messages")
     return await _answer(request, _Reply(model, asked, began, chat=True), stream)
 
 
@@ -117,10 +117,11 @@ async def generate(request: Request) -> Response:
     if raw and system:
         raise bad("system", "system needs a chat template; this is a plain completion.", "unsupported")
     if raw:
+        await model.fits(prompt, "prompt")
         tokens = await model.text_tokens(prompt)
     else:
         head = [{"role": "system", "content": system}] if system else []
-        tokens = await model.chat_tokens([*head, {"role": "user", "content": prompt}])
+        tokens = await model.chat_tokens([*head, {"role": "user", "content": prompt}], param="prompt")
     asked = model.prepared(tokens, params, "prompt")
     return await _answer(request, _Reply(model, asked, began, chat=False, goes_on=raw), stream)
 

@@ -12,6 +12,7 @@ async def read_prompts(body: Fields, model: Hosted, name: str) -> list[list[int]
     if value is None:
         raise bad(name, f"Give {name}: a text, a list of texts, or token ids.", "missing")
     if isinstance(value, str):
+        await model.fits(value, name)
         return [await model.text_tokens(value)]
     if isinstance(value, list) and value:
         if all(type(item) is int for item in value):
@@ -19,6 +20,8 @@ async def read_prompts(body: Fields, model: Hosted, name: str) -> list[list[int]
         if len(value) > MAX_PROMPTS:
             raise bad(name, f"{name} has {len(value)} entries; at most {MAX_PROMPTS} are taken at once.")
         if all(isinstance(item, str) for item in value):
+            for item in value:
+                await model.fits(item, name)
             return [await model.text_tokens(item) for item in value]
         if all(isinstance(item, list) and item and all(type(token) is int for token in item) for item in value):
             return value
