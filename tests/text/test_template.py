@@ -9,10 +9,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from bombs import BOMBS
 from styles import STYLES
 
 from edgewise.base import BadInput
+from edgewise.testing.bombs import TEMPLATES
 from edgewise.text.budget import BYTES, STEPS
 from edgewise.text.chat import JinjaChatTemplate
 from edgewise.text.template import Template
@@ -164,14 +164,14 @@ def test_no_payload_reaches_a_python_object(payload, tmp_path, monkeypatch):
 
 CHILD = """
 import json, resource
-from bombs import BOMBS
+from edgewise.testing.bombs import TEMPLATES
 from edgewise.base import BadInput
 from edgewise.text.template import Template
 Template("{{ messages }}").render({"messages": [1]})
 start = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (start + (64 << 20),) * 2)
-resource.setrlimit(resource.RLIMIT_CPU, (len(BOMBS),) * 2)
-for name, source in BOMBS.items():
+resource.setrlimit(resource.RLIMIT_CPU, (len(TEMPLATES),) * 2)
+for name, source in TEMPLATES.items():
     try:
         print(json.dumps([name, len(Template(source).render({"messages": []}))]))
     except BadInput as error:
@@ -192,7 +192,7 @@ def test_bombs_stop_within_time_and_memory():
     )  # fmt: skip
     found = dict(map(json.loads, child.stdout.splitlines()))
     assert child.returncode == 0, child.stderr[-2000:]
-    assert set(found) == set(BOMBS)
+    assert set(found) == set(TEMPLATES)
     assert {name for name, result in found.items() if isinstance(result, int)} == {"power"}
     assert not {
         name for name, result in found.items() if "needs too much memory" in str(result)

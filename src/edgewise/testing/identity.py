@@ -68,6 +68,8 @@ class Tally:
     swapped: int = 0
     reused: int = 0
     failed_steps: int = 0
+    late: int = 0  # requests with a deadline
+    overdue: int = 0  # of them, still there after it by more than one step
     ends: Counter[str] = field(default_factory=Counter)
 
     def add(self, engine: Engine, failed: int) -> None:
@@ -126,7 +128,8 @@ def play_round(
     asked: dict[str, tuple[Request, bool]] = {}
     tokens: dict[tuple[str, int], list[int]] = {}
     ends: dict[tuple[str, int], Any] = {}
-    left, idle = count, 0
+    due: dict[str, float] = {}  # of those with a deadline
+    left, idle, before_last = count, 0, 0.0
     while left or engine.has_work():
         while left and (numbers.random() < 0.3 or not engine.has_work()):
             left -= 1
@@ -138,7 +141,7 @@ def play_round(
                 n=int(numbers.choice([1, 1, 1, 2])), temperature=0.0, max_tokens=int(numbers.integers(1, 50)),
                 ignore_eos=True,
             )  # fmt: skip
-            extra = {"priority": int(numbers.integers(3)), "key": str(numbers.integers(3))}
+            extra: dict[str, Any] = {"priority": int(numbers.integers(3)), "key": str(numbers.integers(3))}
             late = numbers.random() < 0.05
             if late:
                 extra["timeout_s"] = float(numbers.uniform(0.1, 4))
@@ -146,15 +149,19 @@ def play_round(
             if len(prompt) + 16 <= engine.capacity:
                 engine.add(request)
                 asked[name] = request, late
+                if late:
+                    due[name] = clock.now() + extra["timeout_s"]
         if asked and numbers.random() < 0.02:
             engine.cancel(str(numbers.choice(list(asked))))
-        before = engine.steps
+        before, began = engine.steps, clock.now()
         for event in engine.step():
             key = event.request_id, event.index
             assert key not in ends, f"{key} was told of after its end"
             tokens.setdefault(key, []).extend(event.tokens)
             if event.finish_reason:
                 ends[key] = event
+                tally.overdue += event.index == 0 and before_last > due.get(event.request_id, before_last)
+        before_last = began
         idle = 0 if engine.steps > before else idle + 1
         assert idle < 100, "the engine does nothing"
     assert kv.free_tokens() == engine.capacity, "pages leaked"
@@ -173,6 +180,7 @@ def play_round(
         assert len(got) == len(want) or reason != "length", f"seed {seed}, {name} ended early"
         tally.tokens += len(got)
     tally.requests += len(asked)
+    tally.late += len(due)
     tally.add(engine, flaky.failed)
     if swap is not None:
         swap.close()

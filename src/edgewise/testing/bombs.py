@@ -1,6 +1,6 @@
-"""Templates that try to burn time or memory (row R05). Each must be refused or finish within the budget."""
+"""Templates and patterns that try to burn time or memory (row R05): refused, or done within the budget."""
 
-BOMBS: dict[str, str] = {
+TEMPLATES: dict[str, str] = {
     "nested ranges": "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}",
     "nested ranges printing": "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}",
     "big range": "{% for a in range(10**9) %}{% endfor %}",
@@ -110,3 +110,40 @@ BOMBS: dict[str, str] = {
     "extends": "{% extends 'x' %}",
     "block": "{% block a %}{{ self.a() }}{% endblock %}",
 }
+
+# Of a tokenizer.json: refused by their shape, before they run.
+PATTERNS = (
+    r"(a+)+",
+    r"(a+)+$",
+    r"(a*)*b",
+    r"(a|aa)+$",
+    r"(?:a+){2,}",
+    r"(?:a+)*",
+    r"((a+)b?)+",
+    r"(.*)*",
+    r"(\w+\s?)+$",
+    r"(a{1,100}){1,100}",
+    r"((a{100}){100}){100}",
+    r"a{100000}",
+    r"(?:a|b)*c",
+    r"(?=(a+)+)b",
+    r"a{2,}{2,}",
+    r"(a)\1+",
+    r"(?<x>a)\k<x>",
+    r"(?<x>a\g<x>?b)",
+    r"(?~abc)",
+    r"(?(1)a|b)",
+    r"(*FAIL)",
+    r"a**",
+    r"x+*",
+    r"(((((a)*)*)*)*)*",
+    "(" * 100 + "a" + ")" * 100,
+    "[a",
+    "(a",
+    "a)",
+    "*a",
+    r"\Q",
+    "a" * 5000,
+)
+# Found by trying.
+QUADRATIC = (r"\s+$|a", r" *[bc]|q", r"a+a+$")
