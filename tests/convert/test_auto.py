@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from edgewise.base import BadInput, Incompatible
+from edgewise.base import BadInput, Incompatible, Unsupported
 from edgewise.convert import auto
 from edgewise.convert.choosing import convert_auto, ladder_of, texts
 from edgewise.convert.passes import score
-from edgewise.convert.widths import Part, parts_of, path
+from edgewise.convert.widths import Part, joined, parts_of, path
 from edgewise.serve.cli import main
 from edgewise.testing.tiny import tiny_model
 from edgewise.text import load_tokenizer
@@ -89,6 +89,38 @@ def test_mixed_recipes_are_found_and_the_search_repeats_itself(tmp_path):
     assert rows[0].nbytes < taken.nbytes < rows[1].nbytes
 
 
+@pytest.mark.parametrize("kind", ["llama", "phi3"])
+def test_a_folder_takes_our_own_formats(tmp_path, kind):
+    """A recipe of few bits, measured in GGUF's layout, says the same as a folder; phi3 has fused matrices there."""
+    out = tmp_path / "own"
+    ladder = ladder_of("auto:int8:group=32,int4:group=32", "safetensors")
+    assert list(ladder) == ["int4:group=32", "int8:group=32"]
+    for seed in range(5):  # some random weights do better with fewer bits
+        model = tiny_model(kind, tmp_path / "m", seed, **SHAPE)
+        rows = run(model, tmp_path / "l", 9.0, ladder=ladder, force=True)[1]
+        if rows[0].loss > 0:
+            break
+    written, rows, taken = run(model, out, 0.4 * rows[0].loss, ladder=ladder)
+    assert rows[0].nbytes < taken.nbytes < rows[1].nbytes
+    assert {"int4:group=32", "int8:group=32"} <= set(written.formats)
+    checkpoint = open_checkpoint(out)
+    assert checkpoint.header().dialect == "hf"
+    tokenizer = load_tokenizer(checkpoint.header())
+    assert score(checkpoint, tokenizer.encode(HELD), tokenizer.bos, 512).perplexity == taken.perplexity
+    assert sum(checkpoint.info(name).extent.nbytes for name in checkpoint.names()) == taken.nbytes
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["l", "m", "own"]
+
+
+def test_a_gguf_file_becomes_a_folder_of_few_bits(tmp_path):
+    run(tiny_model("llama", tmp_path / "m", **SHAPE), tmp_path / "a.gguf", 9.0, ladder=ladder_of("auto:q8_0"))
+    ladder = ladder_of("auto:int4:group=32", "safetensors")
+    written, _, taken = run(tmp_path / "a.gguf", tmp_path / "own", 9.0, ladder=ladder)
+    checkpoint = open_checkpoint(tmp_path / "own")
+    tokenizer = load_tokenizer(checkpoint.header())
+    assert score(checkpoint, tokenizer.encode(HELD), tokenizer.bos, 512).perplexity == taken.perplexity
+    assert written.nbytes == taken.nbytes
+
+
 def test_a_killed_search_goes_on_from_what_it_measured(tmp_path, monkeypatch):
     model, out = tiny_model("llama", tmp_path / "m", **SHAPE), tmp_path / "a.gguf"
     ladder = ladder_of("auto:q4_0,q8_0")
@@ -143,6 +175,16 @@ def test_ladders():
     assert list(ladder_of("AUTO:q8_0,q2_k, q4_k")) == ["q2_k", "q4_k", "q8_0"]
     with pytest.raises(BadInput, match="twice"):
         ladder_of("auto:q4_k,q4_k_s")
+    with pytest.raises(Unsupported, match="GGUF has no int2"):
+        ladder_of("auto:int2,q4_k")
+    with pytest.raises(Unsupported, match="cannot hold q4_k"):
+        ladder_of("auto:int2,q4_k", "safetensors")
+    assert next(iter(ladder_of("auto", "safetensors") or ())) == "int2:group=64"
+
+
+def test_names_that_belong_together_are_one_part():
+    parts = {"a": ["a1", "a2"], "b": ["b1"], "c": ["c1"]}
+    assert joined(parts, [{"a2", "b1"}, {"c1"}]) == {"a": ["a1", "a2", "b1"], "c": ["c1"]}
 
 
 def test_the_command_prints_the_table(tmp_path, capsys):

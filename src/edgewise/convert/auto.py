@@ -9,7 +9,7 @@ as parts, so nothing is computed twice, and an interrupted search goes on.
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
@@ -21,19 +21,21 @@ import numpy as np
 from edgewise.base import BadInput
 from edgewise.convert.gguf_writer import NewTensor, gguf_bytes, write_gguf
 from edgewise.convert.grids import grid_of
-from edgewise.convert.mixes import Mix, choose, find_mix
+from edgewise.convert.mixes import Mix, choose, choose_own, find_mix
 from edgewise.convert.outputs import check_output, new_file
 from edgewise.convert.parts import Parts
 from edgewise.convert.passes import Loss
 from edgewise.convert.quantisers.rtn import RtnQuantiser
 from edgewise.convert.quantising import Narrowing
 from edgewise.convert.rows import Rows, chunks, values
-from edgewise.convert.widths import Part, Recipe, parts_of, path
+from edgewise.convert.safetensors_writer import is_own
+from edgewise.convert.widths import Part, Recipe, joined, parts_of, path
 from edgewise.convert.writing import Order, Written
 from edgewise.kernels import formats
 from edgewise.weights.api import Checkpoint, Extent, Header, TensorInfo
 
 LADDER = ("q4_k_s", "q6_k", "q8_0")  # computed from their blocks here; other widths are widened to float32 at load
+OWN_LADDER = ("int2:group=64", "int3:group=64", "int4:group=32", "int8:group=32")  # where a folder is written
 SMALLER = {"Q4_K": "Q4_0", "Q5_K": "Q5_0"}  # for rows that are no whole super-blocks
 
 Chosen = Mapping[str, str]  # stored name → format
@@ -71,9 +73,10 @@ class PartsCheckpoint:
 
 @dataclass
 class Search:
-    """tensors: what a GGUF file will hold. score: of the held-out text; text: what tells that text from others.
+    """tensors: what a GGUF file would hold. score: of the held-out text; text: what tells that text from others.
 
-    narrowing: for formats of few bits; wide ones are rounded to nearest, which nothing improves there.
+    narrowing: for formats of few bits; wide ones are rounded to nearest, which nothing improves there. folder: writes
+    the parts of a recipe as a folder; None: a GGUF file is written. together: tensors that must have one format.
     """
 
     order: Order
@@ -87,6 +90,8 @@ class Search:
     max_loss: float
     ladder: Sequence[str]
     tell: Tell
+    folder: Callable[[Checkpoint], Written] | None = None
+    together: Sequence[Collection[str]] = ()
     rows: list[Row] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -96,10 +101,11 @@ class Search:
         for quant in self.ladder:
             mix = Mix(find_mix(quant).usual)
             self.columns.append({
-                name: _fitting(mix, name, rows.shape, layers=self.layers, tied=tied)
+                name: _fitting(mix, name, rows, layers=self.layers, tied=tied)
                 for name, rows in self.tensors.items()
             })  # fmt: skip
-        self.groups = parts_of([n for n in self.tensors if len({c[n] for c in self.columns}) > 1], self.layers)
+        names = [n for n in self.tensors if len({c[n] for c in self.columns}) > 1]
+        self.groups = joined(parts_of(names, self.layers), self.together)
         self.weights = sum(prod(rows.shape) for rows in self.tensors.values())
 
     def run(self, source: Checkpoint) -> tuple[Chosen, Row]:
@@ -255,7 +261,9 @@ class Search:
         return PartsCheckpoint(header, tensors)
 
     def save(self, chosen: Chosen) -> Written:
-        """The file, of the parts that were measured."""
+        """The output, of the parts that were measured."""
+        if self.folder is not None:
+            return self.folder(self._checkpoint(chosen))
         held: Counter[str] = Counter()
         for name, fmt in chosen.items():
             held[fmt] += prod(self.tensors[name].shape)
@@ -272,14 +280,18 @@ class Search:
         """Refuses what cannot be written before any work, and cleans up as a conversion does."""
         every = {(name, column[name]) for column in self.columns for name in self.tensors}
         work = sum(self._bytes(*item) for item in every) + max(map(self._size, self.columns))
-        check_output(self.order.path, work, force=self.order.force, folder=False, inputs=self.order.inputs)
+        folder = self.folder is not None
+        check_output(self.order.path, work, force=self.order.force, folder=folder, inputs=self.order.inputs)
         with self.narrowing.kept():
             yield
 
 
-def _fitting(mix: Mix, name: str, shape: tuple[int, ...], *, layers: int, tied: bool) -> str:
+def _fitting(mix: Mix, name: str, rows: Rows, *, layers: int, tied: bool) -> str:
     """As a mix chooses, but rows that are no whole super-blocks keep the width where another format has it."""
+    if is_own(mix.usual):
+        full = choose(Mix("F16"), name, rows.shape, layers=layers, tied=tied) == "F32"  # a vector, a router
+        return choose_own(mix.usual, rows.shape, rows.format, vector=full)
     smaller = SMALLER.get(mix.usual)
-    if smaller and len(shape) > 1 and shape[-1] % formats.find(mix.usual).block:
+    if smaller and len(rows.shape) > 1 and rows.shape[-1] % formats.find(mix.usual).block:
         mix = Mix(smaller)
-    return choose(mix, name, shape, layers=layers, tied=tied)
+    return choose(mix, name, rows.shape, layers=layers, tied=tied)

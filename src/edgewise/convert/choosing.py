@@ -5,16 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgewise.base import BadInput, Incompatible, Unsupported
-from edgewise.convert.auto import LADDER, Row, Search, Tell
+from edgewise.convert.auto import LADDER, OWN_LADDER, Row, Search, Tell
 from edgewise.convert.calibrating import Calibration
 from edgewise.convert.converting import CALIBRATION_CHARS, gguf_of, identity, stored_gguf, target_of
 from edgewise.convert.mixes import find_mix
 from edgewise.convert.models import describe, gguf_recorder
+from edgewise.convert.own_folder import folder_recorder, fused, save_folder
 from edgewise.convert.parts import Parts
 from edgewise.convert.passes import Loss, score
 from edgewise.convert.quantisers import QUANTISERS
 from edgewise.convert.quantisers.api import Balancer
 from edgewise.convert.quantising import Narrowing, inputs_of
+from edgewise.convert.safetensors_writer import DTYPES, is_own
 from edgewise.convert.texts import library_text
 from edgewise.convert.writing import Order, Watch, Written
 from edgewise.kernels import formats
@@ -31,15 +33,25 @@ WINDOW = 512
 HELD_SHARE = 0.25  # of a calibration text, its end, when no other text is held out
 
 
-def ladder_of(quant: str) -> Sequence[str] | None:
-    """"auto" or "auto:NAME,NAME" as names of convert/mixes.py, fewest bits first; None for anything else."""
+def ladder_of(quant: str, target: str = "gguf") -> Sequence[str] | None:
+    """"auto" or "auto:NAME,NAME" as names of convert/mixes.py, fewest bits first; None for anything else.
+
+    target: "gguf", or "safetensors", which holds our own formats and floats only."""
     name, _, listed = quant.lower().partition(":")
     if name != AUTO:
         return None
-    names = [one.strip() for one in listed.split(",")] if listed else list(LADDER)
+    usual = LADDER if target == "gguf" else OWN_LADDER
+    names = [one.strip() for one in listed.split(",")] if listed else list(usual)
     formats_of = [find_mix(one).usual for one in names]
     if len({*formats_of}) < len(names):
         raise BadInput(f"'{quant}' names the same format twice.")
+    for one, fmt in zip(names, formats_of, strict=True):
+        if target == "gguf" and is_own(fmt):
+            raise Unsupported(f"GGUF has no {one}. Write a folder (--to safetensors), or take GGUF's formats.")
+        if target != "gguf" and not is_own(fmt) and fmt not in DTYPES:
+            raise Unsupported(
+                f"A folder cannot hold {one}; only f32, f16, bf16 and our own int1 to int8. Write a .gguf file for it."
+            )
     return sorted(names, key=lambda one: formats.nbytes(find_mix(one).usual, 256))
 
 
@@ -74,8 +86,7 @@ def convert_auto(
 
     Returns what was written, every recipe that was measured, and the one that was taken.
     """
-    if target_of(out, to) != "gguf":
-        raise Unsupported("--quant auto writes GGUF only; name an output that ends in .gguf, or give --to gguf.")
+    target = target_of(out, to)
     member = QUANTISERS.build(quantiser or QUANTISER)
     if isinstance(member, Balancer):
         raise Incompatible(
@@ -109,9 +120,11 @@ def convert_auto(
         recorder = gguf_recorder(described)
         narrowing = Narrowing(member, calibration, inputs_of(recorder, described.spec.tied), None, parts)
         order = Order(out, member, None, force, watch, (*header.files, *folder))
+        folds = target != "gguf"
         search = Search(
             order, metadata, tensors, described.spec.layers, narrowing, parts, measure, f"{tokens} {bos} {window}",
-            max_loss, ladder, tell,
+            max_loss, ladder, tell, (lambda made: save_folder(made, described, order)) if folds else None,
+            fused(recorder, folder_recorder(described)) if folds else (),
         )  # fmt: skip
         with search.room():
             chosen, row = search.run(checkpoint)

@@ -222,13 +222,14 @@ def _recast(checkpoint: Checkpoint, source: Source, order: Order, text: str | No
         floats = routers(model.recorder) | set(model.unused)
         learnt = learn(checkpoint, lambda: (model, model.recorder), order, text, notices)
     written = save_safetensors(
-        config, tensors, order, lambda folder: _copy_companions(header, folder), floats, learnt
+        config, tensors, order, lambda folder: copy_companions(header, folder), floats, learnt
     )
     written.notices.extend(notices)
     return written
 
 
-def _copy_companions(header: Header, folder: Path) -> None:
+def copy_companions(header: Header, folder: Path) -> None:
+    """The tokenizer's files and what else lies beside the weights."""
     for name in _COMPANIONS:
         path = header.folder / name
         if bundle.exists(path):

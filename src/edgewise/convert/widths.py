@@ -4,7 +4,7 @@ Errors of different parts are taken to add up, and a part's cost to grow with th
 hold well enough to order the steps; whoever walks the path measures the recipes that matter.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -62,6 +62,16 @@ def parts_of(names: Sequence[str], layers: int) -> Mapping[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name in names:
         found.setdefault(_part(name, layers), []).append(name)
+    return found
+
+
+def joined(parts: Mapping[str, list[str]], together: Sequence[Collection[str]]) -> dict[str, list[str]]:
+    """Parts whose names must have one format as one part, by the name of the first."""
+    found = {part: list(names) for part, names in parts.items()}
+    for names in together:
+        touched = [part for part, members in found.items() if not {*members}.isdisjoint(names)]
+        for part in touched[1:]:
+            found[touched[0]] += found.pop(part)
     return found
 
 

@@ -46,7 +46,7 @@ def measure_tuner(
     exhaustive: Annotated[float, typer.Option(min=0.1, help="seconds of the exhaustive search")] = 600.0,
     rounds: Annotated[int, typer.Option(min=1, help="of the last comparison")] = 41,
     state: Annotated[Path | None, typer.Option(help="a folder that keeps what is done, to go on from later")] = None,
-    stop_after: Annotated[float | None, typer.Option(min=0.1, help="seconds; then the same command goes on")] = None,
+    stop_after: Annotated[float | None, typer.Option(min=0.1, help="seconds, about; the same command goes on")] = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -107,7 +107,7 @@ class Race:
         """What a user's `edgewise tune kernels` would find in so many seconds."""
         tuning = self._tuning("tuned", USUAL, candidates)
         if tuning.look() and self.seconds["tuned"] < seconds:
-            self._spend("tuned", tuning, seconds - self.seconds["tuned"])
+            self._spend("tuned", tuning, min(seconds - self.seconds["tuned"], self.end - time.perf_counter()))
 
     def search(self, seconds: float) -> None:
         """Every matmul gets an equal share of what is left of the time, and as many rounds as fit."""
@@ -120,13 +120,11 @@ class Race:
             if not settings or self.seconds["best"] >= seconds:
                 continue
             share = (seconds - self.seconds["best"]) / (len(left) - at)
-            begin = time.perf_counter()
-            meter.compare(matmul, self.columns[matmul], [{}, {}], 3)
-            pairs = share / ((time.perf_counter() - begin) / 3)
+            pairs = share / min(self._pair_s(meter, matmul) for _ in range(3))
             duel = max(3, min(DUEL, int(pairs / 2 / FINALS)))
             rounds = max(1, int((pairs - FINALS * duel) / len(settings)))
             name = f"{LONGEST}:rounds={rounds},finals={FINALS},duel={duel}"
-            self._spend("best", self._tuning("best", name, _only(matmul)), 2 * share)
+            self._spend("best", self._tuning("best", name, _only(matmul)), 2 * share)  # to its end: half of it is lost
 
     def compare(self, rounds: int) -> None:
         """The default, the tuned and the best setting of each matmul, in turns."""
@@ -177,15 +175,19 @@ class Race:
             choose=choose,
         )  # fmt: skip
 
+    def _pair_s(self, meter: KernelTuning, matmul: Matmul) -> float:
+        """What a pair of samples costs, eviction included."""
+        begin = time.perf_counter()
+        meter.compare(matmul, self.columns[matmul], [{}, {}], 3)
+        return (time.perf_counter() - begin) / 3
+
     def _spend(self, kind: str, tuning: KernelTuning, seconds: float) -> None:
         """Searches; what was found is in the store, and the device has its defaults again."""
-        begin = time.perf_counter()
         tuning.look()
-        tune_for(tuning, min(seconds, self.end - begin))
+        self.seconds[kind] += tune_for(tuning, seconds)
         tuning.stop()
         for matmul in self.columns:
             self.device.tune(matmul, {})
-        self.seconds[kind] += time.perf_counter() - begin
         self._keep()
 
     def _keep(self) -> None:

@@ -12,7 +12,7 @@ import typer
 from edgewise.base import BadInput, Incompatible
 from edgewise.convert.auto import Row
 from edgewise.convert.choosing import convert_auto, ladder_of
-from edgewise.convert.converting import convert
+from edgewise.convert.converting import convert, target_of
 from edgewise.convert.writing import Written
 from edgewise.serve.hub import locate
 from edgewise.serve.options import Json, human, read_text, table
@@ -46,7 +46,8 @@ def command(
             "-q",
             "--outtype",
             help="f32, f16, bf16, fp8_e4m3, fp8_e5m2, q8_0, q6_k, q5_k_m, q5_k_s, q4_k_m, q4_k_s, q3_k_m, q3_k_s, "
-            "q2_k, q4_0, q4_1, q5_0, q5_1; auto or auto:q3_k_s,q4_k_s,...: the fewest bits within --max-loss "
+            "q2_k, q4_0, q4_1, q5_0, q5_1; for folders int1, ternary, int2, int3, int4, int8, with :group=32 to 128; "
+            "auto, auto:q3_k_s,q4_k_s,... or, for folders, auto:int2,int4,...: the fewest bits within --max-loss "
             "[default: the formats that are stored]",
         ),
     ] = None,
@@ -70,7 +71,7 @@ def command(
     An interrupted conversion keeps its finished tensors beside the output; the same command goes on from them.
     """
     words = None if calibrate is None else read_text(calibrate)
-    ladder = None if quant is None else ladder_of(quant)
+    ladder = None if quant is None else ladder_of(quant, target_of(out, to))
     if ladder is None:
         if max_loss is not None or held_out is not None:
             raise BadInput("--max-loss and --held-out belong to --quant auto; add it, or leave them out.")

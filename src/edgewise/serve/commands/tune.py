@@ -29,6 +29,7 @@ from edgewise.serve.progress import counting
 command = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 SLICE_S = 0.2  # of measuring between two looks at the clock
+ASLEEP_S = 1.0  # a slice that took longer was interrupted
 LONG_S = 600.0  # of an exhaustive search
 BATCHES = (1, 2, 4, 8)  # sequences decoded together: one for each range of columns up to a tile
 PROMPTS = (32, 128)  # tokens of a prompt: the two ranges beyond
@@ -77,10 +78,7 @@ def kernels(
     before = sum(store.get("kernels", m.key) is not None for m in mine)
     waiting = tuning.look()
     limit = seconds or (LONG_S if exhaustive else 30.0)
-    begin = time.perf_counter()
-    if waiting:
-        tune_for(tuning, limit)
-    spent = time.perf_counter() - begin
+    spent = tune_for(tuning, limit) if waiting else 0.0
     entries = {m: entry for m in mine if (entry := store.get("kernels", m.key)) is not None}
     report: dict[str, Any] = {
         "model": parts.header.name, "machine": store.of.model, "threads": store.of.threads, "table": store.of.table,
@@ -111,12 +109,19 @@ def work_of(stepper: Stepper, context: int) -> dict[int, Step]:
     return steps
 
 
-def tune_for(tuning: KernelTuning, seconds: float) -> None:
-    """Measures until all is tuned or the time is over; a bar for who watches."""
-    end = time.perf_counter() + seconds
+def tune_for(tuning: KernelTuning, seconds: float) -> float:
+    """Measures until all is tuned or the time is over; a bar for who watches. The seconds spent: time in which the
+    process or the machine slept does not count."""
+    left = seconds
     with counting("tuning kernels", tuning.left()) as show:
-        while (now := time.perf_counter()) < end and not tuning.spend(min(SLICE_S, end - now)):
+        while left > 0:
+            begin = time.perf_counter()
+            done = tuning.spend(min(SLICE_S, left))
+            left -= min(time.perf_counter() - begin, ASLEEP_S)
+            if done:
+                break
             show(tuning.left())
+    return seconds - left
 
 
 def measure_lookups(device: Any, store: Store) -> dict[str, Any]:
