@@ -36,6 +36,8 @@ class Tokenizer(Protocol):
 
 
 class ChatTemplate(Protocol):
+    def source(self, tools: object = None) -> str: ...  # the text of the template that would be used
+
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from edgewise.serve.http.calling import read_calls
 from edgewise.serve.http.errors import bad
 from edgewise.serve.http.fields import Fields
 from edgewise.serve.http.settings import MAX_MESSAGES
@@ -24,13 +25,13 @@ def _message(entry: Any, where: str) -> dict[str, Any]:
         raise bad(f"{where}.role", f"{where} has no role: give one of {', '.join(ROLES)}.", "missing")
     found: dict[str, Any] = {"role": "system" if role == "developer" else role}
     content = message.anything("content")
-    calls = message.array("tool_calls", 128)
+    calls = read_calls(message, where)
     if content is None and not calls:
         raise bad(f"{where}.content", f"{where} has no content.", "missing")
     found["content"] = "" if content is None else content_text(content, f"{where}.content")
     if calls:
         found["tool_calls"] = calls
-    for name in ("name", "tool_call_id", "reasoning_content"):
+    for name in ("name", "tool_call_id", "tool_name", "reasoning_content"):
         value = message.text(name)
         if value is not None:
             found[name] = value

@@ -1,0 +1,213 @@
+"""Tools as real clients call them, in every family's way of writing calls; whole and streamed."""
+
+import json
+
+import jsonschema
+import openai
+import pytest
+
+from edgewise.text.chat import JinjaChatTemplate
+
+pytestmark = pytest.mark.native
+ASK = [{"role": "user", "content": "What is the weather in Rome, and what is 2 + 3?"}]
+WEATHER = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 6}, "unit": {"enum": ["C", "F"]}},
+    "required": ["city", "unit"],
+}
+ADD = {
+    "type": "object",
+    "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 99}, "b": {"type": "boolean"}},
+    "required": ["a", "b"],
+}
+TOOLS = [
+    {"type": "function", "function": {"name": "get_weather", "description": "Now.", "parameters": WEATHER}},
+    {"type": "function", "function": {"name": "add", "parameters": ADD, "strict": True}},
+]
+SCHEMAS = {"get_weather": WEATHER, "add": ADD}
+LOOP = (
+    "{% for m in messages %}# {{ m.role }}: {{ m.content }}\n"
+    "{% for c in m.tool_calls or [] %}{{ c.function.name }}({{ c.function.arguments | tojson }})\n{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}# assistant:\n{% endif %}"
+)
+TEMPLATES = {  # nothing but the marks by which a family is known
+    "none": None,
+    "hermes": "{% if tools %}{{ tools | tojson }} <tool_call>\n{% endif %}" + LOOP,
+    "llama3": "{% if tools %}{{ tools | tojson }} <|python_tag|>\n{% endif %}" + LOOP,
+    "mistral": "{% if tools %}{{ tools | tojson }} [TOOL_CALLS]\n{% endif %}" + LOOP,
+}
+DRAWN = {"model": "base", "messages": ASK, "temperature": 1.0, "max_tokens": 300}
+
+
+@pytest.fixture(params=list(TEMPLATES))
+def family(request, served, monkeypatch):
+    if TEMPLATES[request.param] is not None:
+        monkeypatch.setattr(served.model, "template", JinjaChatTemplate({"default": TEMPLATES[request.param]}, {}))
+    return request.param
+
+
+@pytest.fixture
+def client(served):
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="test-key", max_retries=0) as made:
+        yield made
+
+
+def check(calls):
+    for call in calls:
+        assert call.type == "function"
+        jsonschema.validate(json.loads(call.function.arguments), SCHEMAS[call.function.name])
+
+
+def streamed(client, **settings):
+    """Content, calls and finish_reason put together from deltas, each delta's shape checked."""
+    content, calls, reason = "", {}, None
+    for chunk in client.chat.completions.create(**settings, stream=True):
+        (choice,) = chunk.choices
+        content += choice.delta.content or ""
+        for delta in choice.delta.tool_calls or []:
+            if delta.index not in calls:
+                assert delta.id
+                assert delta.type == "function"
+                assert delta.function.name
+                assert delta.function.arguments == ""
+                calls[delta.index] = [delta.id, delta.function.name, ""]
+            else:
+                assert delta.id is delta.type is delta.function.name is None
+                calls[delta.index][2] += delta.function.arguments
+        reason = choice.finish_reason or reason
+    assert list(calls) == list(range(len(calls)))
+    return content, [calls[at] for at in calls], reason
+
+
+def test_required(client, family):
+    settings = {**DRAWN, "tools": TOOLS, "tool_choice": "required", "parallel_tool_calls": False, "seed": 3}
+    made = client.chat.completions.create(**settings).choices[0]
+    assert made.finish_reason == "tool_calls"
+    assert made.message.content is None
+    assert len(made.message.tool_calls) == 1
+    check(made.message.tool_calls)
+    content, calls, reason = streamed(client, **settings)
+    assert (content, reason) == ("", "tool_calls")
+    (call,) = made.message.tool_calls
+    assert [call[1:] for call in calls] == [[call.function.name, call.function.arguments]]
+    assert len(call.id) == (9 if family == "mistral" else 29)
+
+
+def test_named(client, family):
+    choice = {"type": "function", "function": {"name": "add"}}
+    made = client.chat.completions.create(**DRAWN, tools=TOOLS, tool_choice=choice, seed=1).choices[0]
+    assert [call.function.name for call in made.message.tool_calls] == ["add"]
+    check(made.message.tool_calls)
+    assert made.finish_reason == "tool_calls"
+
+
+def test_auto_is_text_until_a_call_is_opened(client, family, served):
+    said = client.chat.completions.create(**DRAWN | {"max_tokens": 12, "temperature": 0}, tools=TOOLS).choices[0]
+    assert said.message.tool_calls is None
+    assert said.finish_reason == "length"
+    mark = {"llama3": '{"name": "', "mistral": "[TOOL_CALLS]"}.get(family, "<tool_call>")
+    bias = {str(token): 100 for token in set(served.model.tokenizer.encode(mark))}
+    forced = {**DRAWN, "tools": TOOLS, "parallel_tool_calls": False, "logit_bias": bias, "max_tokens": 40}
+    content, calls, reason = streamed(client, **forced)  # it writes the mark's tokens as often as it can
+    assert reason in ("length", "tool_calls")
+    assert content or calls
+
+
+def test_parallel(client, family):
+    settings = {**DRAWN, "tools": TOOLS, "tool_choice": "required", "max_tokens": 200, "n": 2}
+    found = 0
+    for seed in (2, 3):
+        for choice in client.chat.completions.create(**settings, seed=seed).choices:
+            *whole, last = choice.message.tool_calls
+            check(whole)
+            if choice.finish_reason == "tool_calls":
+                check([last])
+            assert len({call.id for call in choice.message.tool_calls}) == len(whole) + 1
+            found = max(found, len(whole) + 1)
+    assert found > 1 or family == "llama3"
+
+
+def test_results_go_back(client, family, served):
+    calls = [{"id": "abcdefghi", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": true}'}}]
+    talk = [*ASK, {"role": "assistant", "content": None, "tool_calls": calls},
+            {"role": "tool", "tool_call_id": "abcdefghi", "content": "five"}]  # fmt: skip
+    made = client.chat.completions.create(**DRAWN | {"messages": talk, "max_tokens": 5}, tools=TOOLS)
+    assert made.usage.prompt_tokens > 100  # the description of the tools is there
+
+
+def test_none_and_no_tools_are_plain_chats(client, family):
+    settings = {**DRAWN, "temperature": 0, "max_tokens": 8}
+    plain = client.chat.completions.create(**settings)
+    for more in ({"tools": TOOLS, "tool_choice": "none"}, {"tools": []}):
+        assert client.chat.completions.create(**settings, **more).choices[0] == plain.choices[0]
+
+
+def test_a_call_that_is_cut_says_length(client, family):
+    settings = {**DRAWN, "tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "get_weather"}}}
+    content, calls, reason = streamed(client, **settings | {"max_tokens": 22, "temperature": 0})
+    assert reason == "length"
+    assert len(calls) <= 1
+
+
+def test_response_format_beside_tools(client, family):
+    shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": ["yes", "no"]}}}
+    settings = {**DRAWN, "tools": TOOLS, "response_format": shape, "max_tokens": 60}
+    if family == "llama3":
+        with pytest.raises(openai.BadRequestError, match="exclude"):
+            client.chat.completions.create(**settings)
+        return
+    made = client.chat.completions.create(**settings, seed=1).choices[0]
+    assert made.message.tool_calls or json.loads(made.message.content) in ("yes", "no")
+
+
+def test_stream_helper_of_the_client(client):
+    with client.chat.completions.stream(
+        **DRAWN, tools=[openai.pydantic_function_tool(_model(), name="add")], tool_choice="required", seed=5,
+        parallel_tool_calls=False,
+    ) as stream:  # fmt: skip
+        kinds = {event.type for event in stream}
+        (call,) = stream.get_final_completion().choices[0].message.tool_calls
+    assert "tool_calls.function.arguments.delta" in kinds
+    assert 0 <= call.function.parsed_arguments.a <= 9
+
+
+def _model():
+    import pydantic
+
+    class Add(pydantic.BaseModel):
+        a: int = pydantic.Field(ge=0, le=9)
+
+    return Add
+
+
+REFUSED = [
+    ({"tools": [{"type": "function"}]}, "tools[0].function.name"),
+    ({"tools": [{"type": "web"}]}, "tools[0].type"),
+    ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+    ({"tools": [TOOLS[0], TOOLS[0]]}, "tools"),
+    ({"tools": [TOOLS[0], {"type": "function", "function": {"name": "x", "parameters": {"properties": 3}}}]},
+     "tools[1].function.parameters"),
+    ({"tools": [{"type": "function", "function": {"name": "x", "parameters": {"properties": {"a": {"type": "no"}}}}}]},
+     "tools[0].function.parameters"),
+    ({"tools": TOOLS, "tool_choice": "always"}, "tool_choice"),
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "sub"}}}, "tool_choice"),
+    ({"tools": TOOLS, "guided_regex": "a"}, "tools"),
+    ({"tools": TOOLS, "parallel_tool_calls": "no"}, "parallel_tool_calls"),
+    ({"functions": [{}]}, "functions"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("extra", "param"), REFUSED, ids=str)
+def test_the_field_is_named(served, extra, param):
+    answer = served.ask("/v1/chat/completions", {"model": "base", "messages": ASK, **extra})
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["param"] == param
+
+
+def test_an_unknown_way_of_calling_is_refused(served, monkeypatch):
+    template = JinjaChatTemplate({"default": "{{ tools }}<tool_call><function=" + LOOP}, {})
+    monkeypatch.setattr(served.model, "template", template)
+    answer = served.ask("/v1/chat/completions", {"model": "base", "messages": ASK, "tools": TOOLS})
+    assert answer.status_code == 400
+    assert "hermes" in answer.json()["error"]["message"]
