@@ -13,7 +13,7 @@ ASK = [{"role": "user", "content": "hi"}]
 
 REFUSED = [
     (CHAT, {"messages": ASK, "max_tokenz": 3}, "max_tokenz"),
-    (CHAT, {"messages": ASK, "tools": [{"type": "function"}]}, "tools"),
+    (CHAT, {"messages": ASK, "tools": [{"type": "function"}]}, "tools[0].function.name"),
     (CHAT, {"messages": ASK, "response_format": {"type": "yaml"}}, "response_format.type"),
     (CHAT, {"messages": ASK, "response_format": {"type": "json_schema"}}, "response_format.json_schema.schema"),
     (CHAT, {"messages": ASK, "response_format": {"type": "json_schema", "json_schema": {"schema": {"enum": []}}}},

@@ -27,7 +27,8 @@ TOOLS = [
 SCHEMAS = {"get_weather": WEATHER, "add": ADD}
 LOOP = (
     "{% for m in messages %}# {{ m.role }}: {{ m.content }}\n"
-    "{% for c in m.tool_calls or [] %}{{ c.function.name }}({{ c.function.arguments | tojson }})\n{% endfor %}{% endfor %}"
+    "{% for c in m.tool_calls or [] %}{{ c.function.name }}({{ c.function.arguments | tojson }})\n{% endfor %}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}# assistant:\n{% endif %}"
 )
 TEMPLATES = {  # nothing but the marks by which a family is known
@@ -144,7 +145,7 @@ def test_none_and_no_tools_are_plain_chats(client, family):
 
 def test_a_call_that_is_cut_says_length(client, family):
     settings = {**DRAWN, "tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "get_weather"}}}
-    content, calls, reason = streamed(client, **settings | {"max_tokens": 22, "temperature": 0})
+    _, calls, reason = streamed(client, **settings | {"max_tokens": 22, "temperature": 0})
     assert reason == "length"
     assert len(calls) <= 1
 
