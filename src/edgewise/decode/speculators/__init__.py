@@ -6,4 +6,7 @@ SPECULATORS = Catalog("speculator", __name__, {
     "none": ".none:NoSpeculator",
     "ngram": ".ngram:NgramSpeculator",
     "suffix": ".suffix:SuffixSpeculator",
+    "draft": ".draft:DraftModelSpeculator",
+    "auto": ".auto:AutoSpeculator",
 })
+WITH_MODEL = "draft"  # the member that needs a model of its own

@@ -1,0 +1,66 @@
+"""What a pass of N rows costs, as measured so far: the verify-cost curve T(N), and the depths it pays for."""
+
+from collections.abc import Sequence
+
+FADE = 0.1  # share of the newest measurement
+WILD = 3.0  # times what was expected: somebody else took the machine
+SLOPE = 0.02  # of T(1), for each row more, while only one number of rows was seen
+EXACT = 32  # rows from here on are measured in eights
+
+
+class VerifyCurve:
+    def __init__(self) -> None:
+        self.points: dict[int, float] = {}
+
+    def saw(self, rows: int, seconds: float) -> None:
+        key = rows if rows <= EXACT else -(-rows // 8) * 8
+        known = self.points.get(key)
+        if known is None:
+            self.points[key] = seconds
+        else:
+            self.points[key] = known + FADE * (min(seconds, WILD * known) - known)
+
+    def seconds(self, rows: int) -> float:
+        """Straight lines between what was measured; it never falls. 0 when nothing was."""
+        points = self.points
+        if rows in points:
+            return points[rows]
+        below = max((n for n in points if n < rows), default=0)
+        above = min((n for n in points if n > rows), default=0)
+        if not below:
+            return points[above] if above else 0.0
+        if above:
+            part = (rows - below) / (above - below)
+            return points[below] + part * max(0.0, points[above] - points[below])
+        before = max((n for n in points if n < below), default=0)
+        slope = (points[below] - points[before]) / (below - before) if before else SLOPE * points[below] / below
+        return points[below] + (rows - below) * max(slope, 0.0)
+
+
+def best_depths(
+    curve: VerifyCurve, chances: Sequence[float], most: Sequence[int], budget: int, fixed_s: float, level_s: float
+) -> tuple[list[int], float]:
+    """How deep to draft for each sequence so that tokens a second are most, and how many times those without drafts.
+
+    chances: that a drafted token comes true, given those before it. most: deepest draft of each. fixed_s: what drafting
+    costs in any case; level_s: for each level of depth that any of them reaches."""
+    count = len(chances)
+    plain = curve.seconds(count)
+    depths = [0] * count
+    best, gain = depths[:], 1.0
+    if plain <= 0:
+        return best, gain
+    worth = [chance if some > 0 else 0.0 for chance, some in zip(chances, most, strict=True)]
+    tokens, deepest = float(count), 0
+    for rows in range(count + 1, count + 1 + min(budget, sum(most))):
+        at = max(range(count), key=worth.__getitem__)
+        if worth[at] <= 0:
+            break
+        tokens += worth[at]
+        depths[at] += 1
+        deepest = max(deepest, depths[at])
+        worth[at] = worth[at] * chances[at] if depths[at] < most[at] else 0.0
+        now = tokens / count * plain / (curve.seconds(rows) + fixed_s + deepest * level_s)
+        if now > gain:
+            best, gain = depths[:], now
+    return best, gain
