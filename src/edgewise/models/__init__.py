@@ -21,6 +21,7 @@ MODELS = Catalog("model", __name__, {
     "qwen3_moe": ".qwen3_moe:Qwen3Moe",
     "qwen3moe": ".qwen3_moe:Qwen3Moe",
     "olmoe": ".olmoe:Olmoe",
+    "smallthinker": ".smallthinker:SmallThinker",
 })
 
 __all__ = ["MODELS", "Loading", "begin_model", "load_model", "read_spec"]
