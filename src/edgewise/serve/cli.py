@@ -27,13 +27,14 @@ VERBS: dict[str, str] = {
     "bench": "measure speed against the machine's roof; `bench NAME`: other questions",
     "score": "perplexity of a text; divergence against a second model",
     "check": "prove properties on a model, for example `check invariance`",
+    "inflate": "make a trained model larger without changing what it says, for measurements",
     "fabricate": "make a model with random weights in a named real shape",
     "tokenize": "text to token ids and pieces",
     "template": "render a chat template over messages",
     "doctor": "what this machine offers and which kernels were chosen",
     "systems": "the published systems edgewise unites, and their state",
     "members": "every catalog with its members, paper and status",
-    "train": "train the embedded model (needs the extra `train`)",
+    "train": "train the family of small models (needs the extra `train`)",
     "version": "versions of edgewise, its extension and Python",
 }
 ALIASES = {"list": "ls", "generate": "run", "chat": "run", "download": "pull", "info": "show"}
