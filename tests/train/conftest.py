@@ -20,7 +20,7 @@ def recipe() -> Recipe:
     small = load_recipe("base").changed(
         "model", vocab=400, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, ffn_dim=64, context=32
     )
-    small = small.changed("data", held_out_percent=25.0)
+    small = small.changed("data", held_out_percent=25.0, tasks=60)
     return small.changed(
         "train",
         steps=6,

@@ -1,41 +1,90 @@
-"""From documents to arrays of token ids on disk, and from those to batches that depend on (seed, step) alone."""
+"""From texts to arrays of token ids on disk, and from those to batches that depend on (seed, step) alone.
 
+A prepared folder has, for each text of SOURCES that was gathered, NAME.npy (token ids, each document as <|bos|> text
+<|eos|>), NAME-starts.npy (where top-level statements or examples begin), NAME-said.npy for the tasks (1 where the
+assistant speaks), NAME-held_out.npy; the tokenizer; held_out.txt (the library's held-out text) and corpus.json.
+"""
+
+import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from tokenizers import Tokenizer
 
 from edgewise.base import BadInput
+from edgewise.train import chat, tasks
 from edgewise.train.corpus import Document, gather, summary, top_level_pieces
+from edgewise.train.packages import gather_packages
 from edgewise.train.recipe import Recipe
-from edgewise.train.tokenizer import BOS, EOS, load_tokenizer, save_tokenizer, train_tokenizer
+from edgewise.train.tokenizer import BOS, EOS, id_of, load_tokenizer, save_tokenizer, train_tokenizer
 
 IGNORE = -100  # a target that costs nothing
+HELD_OUT_TASKS = 12  # examples of every task and level in the held-out array
+ABOUT = "corpus.json"
+
+
+@dataclass(frozen=True)
+class Text:
+    """Token ids of one source. starts: positions of a window's first own token. said: where a loss on answers falls."""
+
+    tokens: npt.NDArray[np.uint16]
+    starts: npt.NDArray[np.int64]
+    held_out: npt.NDArray[np.uint16]
+    said: npt.NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
 class Data:
-    """Token ids of all documents, each as <|bos|> text <|eos|>, and where top-level statements begin."""
-
-    train: npt.NDArray[np.uint16]
-    starts: npt.NDArray[np.int64]  # positions in `train`
-    held_out: npt.NDArray[np.uint16]
+    texts: dict[str, Text]
     bos: int
     eos: int
-    about: dict[str, object]  # the corpus summary
+    about: dict[str, Any] = field(default_factory=dict)  # the corpus summary
+
+    @property
+    def held_out(self) -> npt.NDArray[np.uint16]:
+        """The library's held-out part: the yardstick of every member."""
+        return self.texts["stdlib"].held_out
 
 
-def prepare(recipe: Recipe, root: Path, folder: Path) -> None:
-    """Writes tokenizer, token arrays and summary into `folder`. Deterministic for one library and one recipe."""
+def prepare(
+    recipe: Recipe, root: Path, folder: Path, *, tokenizer: Tokenizer | None = None, packages: bool = False
+) -> None:
+    """Writes tokenizer, token arrays and summary into `folder`. Deterministic for one library, packages and recipe.
+
+    tokenizer: the family's; None trains one on the library's training part. packages: read installed packages too.
+    """
     documents, notes = gather(root, recipe.data.held_out_percent)
-    tokenizer = train_tokenizer((d.text for d in documents if not d.held_out), recipe.model.vocab)
+    if tokenizer is None:
+        tokenizer = train_tokenizer((d.text for d in documents if not d.held_out), recipe.model.vocab)
+    tokenizer.encode_special_tokens = False
     save_tokenizer(tokenizer, folder, recipe.model.context)
-    bos, eos = (int(tokenizer.token_to_id(mark) or 0) for mark in (BOS, EOS))
+    tokenizer.encode_special_tokens = True  # a mark inside a text is letters
+    about = summary(documents, notes)
+    sizes = {"stdlib": _save_documents(tokenizer, documents, folder, "stdlib")}
+    if packages:
+        more, rows = gather_packages(recipe.data.held_out_percent)
+        sizes["packages"] = _save_documents(tokenizer, more, folder, "packages")
+        about["packages"] = rows
+        about["packages_sha256"] = summary(more, type(notes)())["sha256"]
+    sizes["tasks"] = _save_tasks(tokenizer, recipe.data.tasks, folder)
+    about |= {"train_tokens": sizes["stdlib"][0], "held_out_tokens": sizes["stdlib"][1], "tokens": sizes}
+    (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
+    held = "".join(d.text for d in documents if d.held_out)
+    (folder / "held_out.txt").write_text(held, encoding="utf-8", errors="surrogatepass")
 
-    def encode(chosen: list[Document]) -> tuple[list[int], list[int]]:
+
+def _save_documents(
+    tokenizer: Tokenizer, documents: Sequence[Document], folder: Path, name: str
+) -> tuple[int, int]:  # fmt: skip
+    bos, eos = (id_of(tokenizer, mark) for mark in (BOS, EOS))
+
+    def encode(chosen: Iterable[Document]) -> tuple[list[int], list[int]]:
         ids: list[int] = []
         starts: list[int] = []
         for document in chosen:
@@ -47,30 +96,55 @@ def prepare(recipe: Recipe, root: Path, folder: Path) -> None:
             ids.append(eos)
         return ids, starts
 
-    train, starts = encode([d for d in documents if not d.held_out])
-    held_out, _ = encode([d for d in documents if d.held_out])
-    np.save(folder / "train.npy", np.array(train, np.uint16))
-    np.save(folder / "starts.npy", np.array(starts, np.int64))
-    np.save(folder / "held_out.npy", np.array(held_out, np.uint16))
-    about = summary(documents, notes) | {"train_tokens": len(train), "held_out_tokens": len(held_out)}
-    (folder / "corpus.json").write_text(json.dumps(about, indent=2) + "\n")
-    (folder / "held_out.txt").write_text(
-        "".join(d.text for d in documents if d.held_out), encoding="utf-8", errors="surrogatepass"
-    )
+    train, starts = encode(d for d in documents if not d.held_out)
+    held_out, _ = encode(d for d in documents if d.held_out)
+    np.save(folder / f"{name}.npy", np.array(train, np.uint16))
+    np.save(folder / f"{name}-starts.npy", np.array(starts, np.int64))
+    np.save(folder / f"{name}-held_out.npy", np.array(held_out, np.uint16))
+    return len(train), len(held_out)
+
+
+def _save_tasks(tokenizer: Tokenizer, count: int, folder: Path) -> tuple[int, int]:
+    ids: list[int] = []
+    starts: list[int] = []
+    said: list[int] = []
+    for example in tasks.training(count):
+        prompt, reply = chat.prompt_ids(tokenizer, example), chat.reply_ids(tokenizer, example)
+        starts.append(len(ids) + 1)  # a window from here has <|bos|> put in front
+        ids += prompt + reply
+        said += [0] * len(prompt) + [1] * len(reply)
+    held = [e for task in tasks.TASKS for level in range(1, tasks.LEVELS + 1)
+            for e in tasks.held_out(task, level, HELD_OUT_TASKS)]  # fmt: skip
+    held_out = [token for e in held for token in chat.prompt_ids(tokenizer, e) + chat.reply_ids(tokenizer, e)]
+    np.save(folder / "tasks.npy", np.array(ids, np.uint16))
+    np.save(folder / "tasks-starts.npy", np.array(starts, np.int64))
+    np.save(folder / "tasks-said.npy", np.array(said, np.uint8))
+    np.save(folder / "tasks-held_out.npy", np.array(held_out, np.uint16))
+    return len(ids), len(held_out)
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of everything a training reads: token arrays and tokenizer."""
+    whole = hashlib.sha256()
+    for file in sorted([*folder.glob("*.npy"), folder / "tokenizer.json"]):
+        whole.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    return whole.hexdigest()
 
 
 def load(folder: Path) -> Data:
     """What `prepare` wrote. Raises BadInput when something is missing."""
+    texts = {}
     try:
-        arrays = [np.load(folder / f"{name}.npy") for name in ("train", "starts", "held_out")]
-        about = json.loads((folder / "corpus.json").read_text())
+        about = json.loads((folder / ABOUT).read_text())
+        for name in about["tokens"]:
+            tokens, starts, held_out = (np.load(folder / f"{name}{part}.npy") for part in ("", "-starts", "-held_out"))
+            said = folder / f"{name}-said.npy"
+            texts[name] = Text(tokens, starts, held_out, np.load(said) if said.is_file() else None)
         tokenizer = load_tokenizer(folder)
-        bos, eos = (int(tokenizer.token_to_id(mark) or 0) for mark in (BOS, EOS))
-    except FileNotFoundError as error:
-        raise BadInput(
-            f"{folder} is not a prepared corpus ({error}). Make one: python -m edgewise.train prepare."
-        ) from error
-    return Data(arrays[0], arrays[1], arrays[2], bos, eos, about)
+        bos, eos = (id_of(tokenizer, mark) for mark in (BOS, EOS))
+    except (FileNotFoundError, KeyError) as error:
+        raise BadInput(f"{folder} is not a prepared corpus ({error}). Make one: edgewise train prepare.") from error
+    return Data(texts, bos, eos, about)
 
 
 class Sampler:
@@ -78,12 +152,28 @@ class Sampler:
 
     def __init__(self, data: Data, recipe: Recipe, device: str) -> None:
         context = recipe.model.context
-        if len(data.train) < context + 2:
-            raise BadInput(f"The corpus has {len(data.train)} tokens, fewer than one window of {context}.")
-        self.tokens = torch.from_numpy(data.train.astype(np.int32)).to(device)
-        self.room = len(data.train) - context - 1
-        self.starts = data.starts[(data.starts <= self.room) & (data.starts >= 1)]
-        self.snippet_share = recipe.data.snippet_share if len(self.starts) else 0.0
+        shares = {name: share for name, share in recipe.data.shares.items() if share > 0}
+        if missing := shares.keys() - data.texts.keys():
+            raise BadInput(f"The corpus has no {', '.join(sorted(missing))}. Make it anew: edgewise train prepare.")
+        if recipe.data.loss_on not in ("all", "answers"):
+            raise BadInput(f"loss_on must be 'all' or 'answers' but is '{recipe.data.loss_on}'.")
+        texts = [data.texts[name] for name in shares]
+        if (fewest := min(len(text.tokens) for text in texts)) < context + 2:
+            raise BadInput(f"The corpus has {fewest} tokens, fewer than one window of {context}.")
+        # One array for all texts; a window stays inside its own, for it begins `context` before the end.
+        self.tokens = torch.from_numpy(np.concatenate([t.tokens for t in texts]).astype(np.int32)).to(device)
+        self.said = None
+        if recipe.data.loss_on == "answers":
+            said = [np.zeros(len(t.tokens), np.uint8) if t.said is None else t.said for t in texts]
+            self.said = torch.from_numpy(np.concatenate(said)).to(device)
+        self.first = np.cumsum([0, *(len(t.tokens) for t in texts)])
+        self.rooms = np.array([len(t.tokens) - context - 1 for t in texts])
+        rooms = zip(texts, self.rooms, strict=True)
+        self.starts = [text.starts[(text.starts <= room) & (text.starts >= 1)] for text, room in rooms]
+        # Examples are always begun at their beginning; of code, a share is.
+        self.whole = np.array([1.0 if t.said is not None else recipe.data.snippet_share for t in texts])
+        self.whole *= np.array([len(s) > 0 for s in self.starts])
+        self.shares = np.array(list(shares.values())) / sum(shares.values())
         self.recipe, self.bos, self.device = recipe, data.bos, device
 
     def window(self, step: int) -> int:
@@ -96,15 +186,20 @@ class Sampler:
         size = self.window(step)
         batch = max(1, self.recipe.train.batch_tokens // size)
         rng = np.random.default_rng((self.recipe.train.seed, step))
-        anywhere = rng.integers(0, self.room, batch)
-        snippet = rng.random(batch) < self.snippet_share
-        if snippet.any():
-            anywhere[snippet] = self.starts[rng.integers(0, len(self.starts), int(snippet.sum()))] - 1
-        begin = torch.from_numpy(anywhere).to(self.device)
-        window = self.tokens[begin[:, None] + torch.arange(size + 1, device=self.device)].long()
-        inputs, targets = window[:, :-1].clone(), window[:, 1:]
-        inputs[torch.from_numpy(snippet).to(self.device), 0] = self.bos
-        return inputs.contiguous(), targets.contiguous()
+        source = rng.choice(len(self.shares), batch, p=self.shares)
+        begin = (rng.random(batch) * self.rooms[source]).astype(np.int64)
+        whole = rng.random(batch) < self.whole[source]
+        for row in np.flatnonzero(whole):
+            starts = self.starts[source[row]]
+            begin[row] = starts[int(rng.integers(len(starts)))] - 1
+        at = torch.from_numpy(begin + self.first[source]).to(self.device)
+        places = at[:, None] + torch.arange(size + 1, device=self.device)
+        window = self.tokens[places].long()
+        inputs, targets = window[:, :-1].clone(), window[:, 1:].clone()
+        inputs[torch.from_numpy(whole).to(self.device), 0] = self.bos
+        if self.said is not None:
+            targets[self.said[places[:, 1:]] == 0] = IGNORE
+        return inputs.contiguous(), targets
 
 
 def held_out_windows(tokens: npt.NDArray[np.uint16], context: int, stride: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -127,3 +222,21 @@ def held_out_windows(tokens: npt.NDArray[np.uint16], context: int, stride: int) 
         inputs.append(row[0])
         targets.append(row[1])
     return torch.from_numpy(np.stack(inputs)), torch.from_numpy(np.stack(targets))
+
+
+def held_out_examples(tokenizer: Tokenizer, window: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Every held-out example of the tasks as a row of its own; only what the assistant says is a target."""
+    rows = []
+    for task in tasks.TASKS:
+        for level in range(1, tasks.LEVELS + 1):
+            for example in tasks.held_out(task, level, HELD_OUT_TASKS):
+                prompt, reply = chat.prompt_ids(tokenizer, example), chat.reply_ids(tokenizer, example)
+                ids = (prompt + reply)[: window + 1]
+                row = np.full((2, window), IGNORE, np.int64)
+                row[0] = 0
+                row[0, : len(ids) - 1] = ids[:-1]
+                row[1, len(prompt) - 1 : len(ids) - 1] = ids[len(prompt) :]
+                rows.append(row)
+    both = torch.from_numpy(np.stack(rows))
+    longest = int((both[:, 1] >= 0).any(0).nonzero().max()) + 1
+    return both[:, 0, :longest].contiguous(), both[:, 1, :longest].contiguous()

@@ -1,7 +1,9 @@
-"""The loop: AdamW under a cosine schedule, held-out loss now and then, the best weights kept, resumable at any step.
+"""The loop: Muon or AdamW under a cosine schedule, held-out loss now and then, the best weights kept, resumable.
 
 A step depends on (recipe, step number, weights) alone: batches and dropout are seeded by the step. So a run that was
 stopped and resumed ends with the same weights as one that was not, on one machine and device.
+
+`fit` trains any module under any objective; `train` is `fit` for a member of the family.
 """
 
 import csv
@@ -15,14 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgewise.base import BadInput
 from edgewise.train.dataset import Data, Sampler, held_out_windows
-from edgewise.train.model import Llama, save_hf
-from edgewise.train.recipe import Recipe
+from edgewise.train.hf import save_hf
+from edgewise.train.model import Transformer
+from edgewise.train.objectives import Objective, next_token
+from edgewise.train.picture import curves
+from edgewise.train.recipe import Recipe, TrainPlan
 
 STATE = "state.pt"
+SAVE_SECONDS = 60  # at most this much work is lost when the machine goes away
 
 
 @dataclass
@@ -35,40 +41,38 @@ class Result:
     log: list[dict[str, float]] = field(default_factory=list)
 
 
-def learning_rate(done: float, step: int, recipe: Recipe) -> float:
+def learning_rate(done: float, step: int, plan: TrainPlan) -> float:
     """Linear warm-up over the first steps, then a cosine over `done` in [0, 1] down to a share of the peak."""
-    plan = recipe.train
     warm = min(1.0, (step + 1) / max(1, plan.warmup_steps))
     cosine = plan.final_lr_share + (1 - plan.final_lr_share) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
     return plan.lr * warm * cosine
 
 
-def optimisers_of(model: Llama, recipe: Recipe, device: str) -> list[torch.optim.Optimizer]:
-    """AdamW for everything, or Muon for the layers' matrices. Matrices decay, norms do not; one rate fits both.
+def optimisers_of(model: nn.Module, plan: TrainPlan, device: str) -> list[torch.optim.Optimizer]:
+    """AdamW for everything, or Muon for the layers' matrices. Matrices decay, vectors do not; one rate fits both.
 
     Paper of Muon: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; the scaling of its steps to AdamW's
     size: Liu et al. 2025, https://arxiv.org/abs/2502.16982
     """
-    plan = recipe.train
     if plan.optimiser not in ("adamw", "muon"):
         raise BadInput(f"optimiser must be 'adamw' or 'muon' but is '{plan.optimiser}'.")
-    layers = [p for p in model.model.layers.parameters() if p.ndim == 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    matrices = [model.model.embed_tokens.weight]
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    inner = [p for name, p in named if p.ndim == 2 and "embed" not in name and plan.optimiser == "muon"]
+    ours = {id(p) for p in inner}
+    matrices = [p for _, p in named if p.ndim >= 2 and id(p) not in ours]
+    vectors = [p for _, p in named if p.ndim < 2]
     built: list[torch.optim.Optimizer] = []
-    if plan.optimiser == "muon":
+    if inner:
         built.append(
-            torch.optim.Muon(layers, lr=plan.lr, weight_decay=plan.weight_decay, adjust_lr_fn="match_rms_adamw")
+            torch.optim.Muon(inner, lr=plan.lr, weight_decay=plan.weight_decay, adjust_lr_fn="match_rms_adamw")
         )
-    else:
-        matrices += layers
     groups = [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     betas = (plan.beta1, plan.beta2)
     return [*built, torch.optim.AdamW(groups, lr=plan.lr, betas=betas, eps=1e-9, fused=device == "cuda")]
 
 
 @torch.no_grad()
-def held_out_loss(model: Llama, windows: tuple[Tensor, Tensor], device: str, bf16: bool = False) -> float:
+def held_out_loss(model: Transformer, windows: tuple[Tensor, Tensor], device: str, bf16: bool = False) -> float:
     """Mean cost in nats of a held-out token over windows as `held_out_windows` makes them."""
     rows = max(1, 16_384 // windows[0].shape[1])
     total, count = 0.0, 0
@@ -94,15 +98,11 @@ def progress(total: int, quiet: bool) -> Iterator[Any]:
     if quiet:
         yield lambda step, text, log: None
         return
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        console = Console()
-        live = console.is_terminal
-    except ImportError:
-        live = False
-    if not live:
+    console = Console()
+    if not console.is_terminal:
         yield lambda step, text, log: print(f"step {step}/{total}  {text}", flush=True) if log else None
         return
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
@@ -111,77 +111,78 @@ def progress(total: int, quiet: bool) -> Iterator[Any]:
         yield lambda step, text, log: bar.update(task, completed=step, description=text)
 
 
-def train(
-    recipe: Recipe,
-    data: Data,
+def fit(
+    model: nn.Module,
+    plan: TrainPlan,
     out: Path,
     *,
+    batches: Callable[[int], tuple[Tensor, Tensor]],
+    objective: Objective,
+    held_out: Callable[[int], float],
+    save: Callable[[dict[str, Tensor]], None],
+    identity: dict[str, Any],
     device: str = "cpu",
     minutes: float | None = None,
     resume: bool = False,
-    compiled: bool = False,
     bf16: bool = False,
     go_on: Callable[[int], bool] = lambda step: True,
     quiet: bool = False,
 ) -> Result:
-    """Trains and leaves in `out`: model/ (the best weights, Hugging Face), log.csv, state.pt.
+    """Trains the parameters of `model` that want a gradient; leaves log.csv, loss.svg, result.json, state.pt in `out`.
 
-    `minutes` limits the whole run's wall time; the schedule then ends with the time, if the steps do not end before.
-    `go_on(step)` is asked before each step; a no leaves the run as it is, to be resumed. What is in `out` is renewed at
-    each evaluation. Raises BadInput when `resume` finds nothing.
+    batches, held_out: of a step number (held_out: nats, lower is better). save: gets the best weights whenever state.pt
+    is written. identity: what must be equal for a run to be resumed. `minutes` limits the run's wall time; the schedule
+    then ends with the time, if the steps do not end before. `go_on(step)` is asked before each step; a no leaves the
+    run as it is, to be resumed. Raises BadInput when `resume` finds nothing or another run.
     """
     begun = time.monotonic()
-    plan, shape = recipe.train, recipe.model
     out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(plan.seed)
-    torch.set_float32_matmul_precision("high")
-    model = Llama(shape, plan.dropout).to(device)
-    optimisers = optimisers_of(model, recipe, device)
-    sampler = Sampler(data, recipe, device)
-    windows = {size: held_out_windows(data.held_out, size, size) for size in {plan.window, shape.context}}
+    optimisers = optimisers_of(model, plan, device)
     result = Result(0, math.inf, 0, 0, 0.0)
     best: dict[str, Tensor] = {}
+    running, counted = torch.zeros((), device=device), 0
     if resume:
         if not (out / STATE).is_file():
             raise BadInput(f"{out} has no {STATE} to resume from. Start without --resume.")
         state = torch.load(out / STATE, map_location=device, weights_only=True)
-        if state["recipe"] != asdict(recipe):
+        if state["recipe"] != identity:
             raise BadInput(f"{out / STATE} belongs to another recipe. Use another --out, or start without --resume.")
         model.load_state_dict(state["model"])
         for optimiser, old in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(old)
         result, best = Result(**state["result"]), state["best"]
-    step_loss = torch.compile(model.loss, dynamic=False) if compiled else model.loss
+        running, counted = state["running"].to(device), state["counted"]
     end = begun + minutes * 60 if minutes is not None else math.inf
     clock = begun  # restarted after the first step, which compiles
-    before = result.seconds
-    running, counted = torch.zeros((), device=device), 0
+    before, saved = result.seconds, begun
 
-    def save() -> None:
-        result.seconds = before + time.monotonic() - begun
+    def keep() -> None:
+        nonlocal saved
+        saved = time.monotonic()
+        result.seconds = before + saved - begun
         state = {
-            "recipe": asdict(recipe), "model": model.state_dict(), "result": asdict(result), "best": best,
-            "optimisers": [optimiser.state_dict() for optimiser in optimisers],
+            "recipe": identity, "model": model.state_dict(), "result": asdict(result), "best": best,
+            "optimisers": [optimiser.state_dict() for optimiser in optimisers], "running": running, "counted": counted,
         }  # fmt: skip
         torch.save(state, out / f"{STATE}.part")
         (out / f"{STATE}.part").replace(out / STATE)
         (out / "result.json").write_text(json.dumps(asdict(result) | {"log": None}, indent=2) + "\n")
-        save_hf(best or model.state_dict(), shape, out / "model", bos=data.bos, eos=data.eos)
+        save(best or model.state_dict())
 
     with progress(plan.steps, quiet) as show:
         first = result.steps
         while result.steps < plan.steps and time.monotonic() < end and go_on(result.steps):
             step = result.steps
             share = (time.monotonic() - clock) / (end - clock) if minutes is not None else 0.0
-            rate = learning_rate(max(step / plan.steps, share), step, recipe)
+            rate = learning_rate(max(step / plan.steps, share), step, plan)
             for optimiser in optimisers:
                 for group in optimiser.param_groups:
                     group["lr"] = rate
                 optimiser.zero_grad(set_to_none=True)
             torch.manual_seed(plan.seed + 1_000_003 * (step + 1))  # dropout of this step
-            inputs, targets = sampler(step)
+            inputs, targets = batches(step)
             with precision(device, bf16):
-                loss = step_loss(inputs, targets)
+                loss = objective(inputs, targets)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
             for optimiser in optimisers:
@@ -196,7 +197,7 @@ def train(
                 row = {
                     "step": float(result.steps),
                     "train_loss": (running / counted).item(),
-                    "held_out_loss": held_out_loss(model, windows[sampler.window(step)], device, bf16),
+                    "held_out_loss": held_out(step),
                     "lr": rate,
                     "seconds": before + time.monotonic() - begun,
                 }
@@ -207,34 +208,60 @@ def train(
                     best = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
                 text = f"train {row['train_loss']:.3f}  held out {row['held_out_loss']:.3f}  {row['seconds']:.0f} s"
                 show(result.steps, text, True)
-                save()
+                keep()
                 _write_log(result, out)
             else:
                 show(result.steps, f"lr {rate:.1e}", False)
-    save()
+                if time.monotonic() - saved > SAVE_SECONDS:
+                    keep()
+    keep()
     return result
 
 
+def train(
+    recipe: Recipe,
+    data: Data,
+    out: Path,
+    *,
+    device: str = "cpu",
+    compiled: bool = False,
+    bf16: bool = False,
+    teacher: Transformer | None = None,
+    start: dict[str, Tensor] | None = None,
+    examples: tuple[Tensor, Tensor] | None = None,
+    **how: Any,
+) -> Result:
+    """Trains a language model of the family and leaves in `out`, beside what `fit` does: model/ (the best weights).
+
+    teacher: whose distribution is learnt too. start: weights to begin with instead of random ones. examples: held-out
+    rows to measure on instead of the library's held-out text. how: as for `fit`.
+    """
+    plan, shape = recipe.train, recipe.model
+    torch.manual_seed(plan.seed)
+    torch.set_float32_matmul_precision("high")
+    model = Transformer(shape, plan.dropout).to(device)
+    if start is not None:
+        model.load_state_dict(start)
+    if teacher is not None:
+        teacher = teacher.to(device).eval()
+    sampler = Sampler(data, recipe, device)
+    sizes = {plan.window, shape.context}
+    windows = {size: examples or held_out_windows(data.held_out, size, size) for size in sizes}
+    objective = next_token(model, recipe, teacher)
+    return fit(
+        model, plan, out, batches=sampler, identity=asdict(recipe), device=device, bf16=bf16,
+        objective=torch.compile(objective, dynamic=False) if compiled else objective,
+        held_out=lambda step: held_out_loss(model, windows[sampler.window(step)], device, bf16),
+        save=lambda best: save_hf(best, shape, out / "model", bos=data.bos, eos=data.eos), **how,
+    )  # fmt: skip
+
+
 def _write_log(result: Result, out: Path) -> None:
-    """log.csv, and loss.png where matplotlib is installed."""
-    if not result.log:
-        return
+    """log.csv and loss.svg."""
     with (out / "log.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, result.log[0].keys())
         writer.writeheader()
         writer.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in result.log)
-    try:
-        import matplotlib  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4))
-    for key, label in (("train_loss", "training (with dropout)"), ("held_out_loss", "held-out files")):
-        axes.plot([row["step"] for row in result.log], [row[key] for row in result.log], label=label)
-    axes.set(xlabel="step", ylabel="nats per token")
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(out / "loss.png", dpi=120)
-    pyplot.close(figure)
+    lines = {label: [(row["step"], row[key]) for row in result.log]
+             for key, label in (("train_loss", "training"), ("held_out_loss", "held out"))}  # fmt: skip
+    (out / "loss.svg").write_text(curves(lines, across="step", up="nats per token"))

@@ -1,27 +1,37 @@
 """Plain generation with the torch model, to look at what was learnt. The engine does it properly."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 
-from edgewise.train.model import Llama
+from edgewise.train.model import Past, Transformer
 
 
 @torch.no_grad()
 def complete(
-    model: Llama, ids: Sequence[int], tokens: int, *, temperature: float = 0.0, seed: int = 0, stop: int | None = None
+    model: Transformer,
+    ids: Sequence[int],
+    tokens: int,
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
+    stop: Collection[int] = (),
 ) -> list[int]:
-    """New ids after `ids` (at least one). Temperature 0 is greedy. Recomputes the whole context each step."""
+    """At most `tokens` new ids after `ids` (at least one), as far as the context reaches. Temperature 0 is greedy."""
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    text = list(ids)
-    for _ in range(tokens):
-        logits = model(torch.tensor([text[-model.shape.context :]], device=device))[0, -1].float().cpu()
+    past = Past(model.shape.layers)
+    fed = list(ids)[-(model.shape.context - 1) :]
+    room = min(tokens, model.shape.context - len(fed))
+    out: list[int] = []
+    while len(out) < room:
+        logits = model(torch.tensor([fed], device=device), past)[0, -1].float().cpu()
         if temperature == 0:
             token = int(logits.argmax())
         else:
             token = int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))
-        if token == stop:
+        if token in stop:
             break
-        text.append(token)
-    return text[len(ids) :]
+        out.append(token)
+        fed = [token]
+    return out

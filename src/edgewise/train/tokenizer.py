@@ -14,18 +14,18 @@ PRE_TOKENIZER = "qwen2"  # the pattern's name in GGUF
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
-# Only the first two are trained now; the others keep their ids for the family's later members.
+CHAT_TEMPLATE = Path(__file__).parent / "chat_template.jinja"
+BOS, EOS, PAD, END = "<|bos|>", "<|eos|>", "<|pad|>", "<|end|>"
 SPECIAL_TOKENS = (
-   BOS, EOS, PAD, "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|think|>", "<|/think|>", "<|tools|>",
+    BOS, EOS, PAD, "<|system|>", "<|user|>", "<|assistant|>", END, "<|think|>", "<|/think|>", "<|tools|>",
     "<|tool|>", "<|/tool|>", "<|result|>", "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>",
     *(f"<|reserved_{n}|>" for n in range(16)),
 )  # fmt: skip
 
 
-def train_tokenizer(texts: Iterable[str], vocab: int) -> Tokenizer:
-    """A tokenizer of exactly `vocab` ids, special ones first. The same texts give the same tokenizer."""
-    tokenizer = Tokenizer(models.BPE())
+def _tokenizer(model: models.BPE) -> Tokenizer:
+    """The family's way of cutting and joining around a vocabulary."""
+    tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
@@ -33,9 +33,19 @@ def train_tokenizer(texts: Iterable[str], vocab: int) -> Tokenizer:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _specials() -> list[AddedToken]:
+    return [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
+
+
+def train_tokenizer(texts: Iterable[str], vocab: int) -> Tokenizer:
+    """A tokenizer of exactly `vocab` ids, special ones first. The same texts give the same tokenizer."""
+    tokenizer = _tokenizer(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=vocab,
-        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS],
+        special_tokens=_specials(),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -43,8 +53,8 @@ def train_tokenizer(texts: Iterable[str], vocab: int) -> Tokenizer:
     return tokenizer
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path, context: int) -> None:
-    """Writes tokenizer.json and tokenizer_config.json as transformers expects them."""
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, context: int, *, chats: bool = True) -> None:
+    """Writes tokenizer.json, tokenizer_config.json and, for what chats, the template, as transformers expects them."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
@@ -58,6 +68,20 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, context: int) -> None:
         "model_max_length": context,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    ids = {mark: tokenizer.token_to_id(mark) for mark in (BOS, EOS, PAD, END)}
+    ends = [ids[EOS], ids[END]] if chats else ids[EOS]
+    generation = {"bos_token_id": ids[BOS], "eos_token_id": ends, "pad_token_id": ids[PAD]}
+    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+    if chats:
+        (folder / CHAT_TEMPLATE.name).write_text(CHAT_TEMPLATE.read_text())
+
+
+def id_of(tokenizer: Tokenizer, mark: str) -> int:
+    """The id of a special token. Raises KeyError where the vocabulary lacks it: then it is not the family's."""
+    found = tokenizer.token_to_id(mark)
+    if found is None:
+        raise KeyError(mark)
+    return int(found)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

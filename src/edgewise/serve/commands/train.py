@@ -9,11 +9,15 @@ import typer
 
 from edgewise.base import Unsupported
 
+# A Typer of its own, so that flags go on as they are: `edgewise train draft --steps 100`.
+command = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
-def command(
-    arguments: Annotated[list[str] | None, typer.Argument(help="as for `python -m edgewise.train`; after `--`")] = None,
+
+@command.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["-h"]})
+def train(
+    arguments: Annotated[list[str] | None, typer.Argument(help="as for `python -m edgewise.train`")] = None,
 ) -> None:
-    """Trains a small model; needs `pip install 'edgewise[train]'`. Put flags after `--`."""
+    """Trains a member of the family of small models; needs `pip install 'edgewise[train]'`."""
     if find_spec("edgewise.train") is None or find_spec("torch") is None:
         raise Unsupported("Training needs the extra: pip install 'edgewise[train]' (it brings PyTorch).")
     sys.argv = ["edgewise train", *(arguments or [])]

@@ -1,0 +1,72 @@
+"""The trained members that are kept: each loads in the engine and in transformers, says the same there, has a card."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgewise.embedded import embedded_model
+from edgewise.serve.llm import LLM
+from edgewise.train import encoder
+from edgewise.train.export import load_model
+from edgewise.train.recipe import members
+
+KEPT = Path(__file__).parents[1] / "data" / "models"
+FOLDERS = sorted(folder for folder in KEPT.glob("*") if folder.is_dir()) if KEPT.is_dir() else []
+TEXT = "def read_lines(path):\n    with open(path) as file:\n        return file.read()"
+
+
+def weights_of(folder: Path) -> Path:
+    return next(iter(folder.glob("*.gguf")), folder)
+
+
+def languages() -> list[Path]:
+    return [folder for folder in FOLDERS if folder.name != "enc"]
+
+
+def test_the_family_is_small_enough() -> None:
+    files = [file for folder in FOLDERS for file in folder.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in [*files, embedded_model()]) <= 40_000_000
+    assert embedded_model().stat().st_size <= 12_000_000
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_every_member_has_a_recipe_and_a_card(folder: Path) -> None:
+    assert folder.name in members()
+    card = (folder / "README.md").read_text()
+    for part in ("**Data.**", "**Model.**", "**Training.**", "**Limits.**", "**Licence.**"):
+        assert part in card
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("folder", languages(), ids=lambda folder: folder.name)
+def test_the_engine_and_torch_say_the_same(folder: Path) -> None:
+    model, llm = load_model(weights_of(folder)), LLM(weights_of(folder))
+    ids = llm.tokenize(TEXT)
+    with torch.no_grad():
+        ours = model(torch.tensor([ids]))[0].numpy()
+    theirs = llm.logits(ids)
+    assert np.abs(ours - theirs).max() <= 0.05 * np.abs(ours).max()  # activations are int8 in the engine
+    assert (ours.argmax(-1) == theirs.argmax(-1)).mean() >= 0.9
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_transformers_says_the_same(folder: Path) -> None:
+    from transformers import AutoModelForCausalLM, BertForSequenceClassification
+
+    ids = torch.randint(32, 6000, (1, 24), generator=torch.Generator().manual_seed(1))
+    if folder.name == "enc":
+        bert = BertForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+        with torch.no_grad():
+            ours = encoder.load(folder)(ids, torch.ones_like(ids))
+            assert torch.allclose(ours, bert(ids).logits, atol=1e-3)
+        return
+    if folder.name == "moe-pre":
+        pytest.skip("transformers has no SmallThinker")
+    file = weights_of(folder)
+    more = {"gguf_file": file.name} if file.is_file() else {}
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **more).eval()
+    with torch.no_grad():
+        assert torch.allclose(load_model(file)(ids), theirs(ids).logits, atol=1e-3, rtol=1e-3)
