@@ -9,6 +9,8 @@ import pytest
 from edgewise.serve.http import page
 from edgewise.serve.http.settings import Settings
 
+from .library import Library
+
 pytestmark = pytest.mark.native
 
 
@@ -83,6 +85,40 @@ def test_a_conversation(serving, browser):
             tab.locator("#model").focus()
             tab.keyboard.press("ArrowDown")
             assert tab.locator("#model").input_value() == "base2"
+            made = server.hosted[1].tally.generation_tokens
+            tab.locator("#max_tokens").evaluate("(field) => { field.value = 8; }")
+            tab.locator("#prompt").focus()
+            tab.keyboard.type("And the other one?")
+            tab.keyboard.press("Enter")
+            tab.wait_for_selector("#speed:has-text('tokens')")
+            assert server.hosted[1].tally.generation_tokens > made  # it was the other one that answered
             context.close()
     assert not problems
     assert all(url.startswith((server.url, "data:")) for url in foreign)
+
+
+def test_a_model_is_loaded_by_choosing_it(browser):
+    """Two models, room for one: the picker says which is loaded, and writing to the other one swaps them."""
+    with Library(max_loaded=1) as library:
+        problems = []
+        library.ask("a")
+        tab = browser.new_page()
+        tab.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        tab.on("pageerror", lambda error: problems.append(str(error)))
+        tab.goto(library.url)
+        tab.wait_for_selector("#model option:has-text('b (not loaded)')", state="attached")
+        assert tab.locator("#memory").inner_text() == "stays"
+        assert tab.locator("#temperature").input_value() != ""
+        tab.locator("#model").focus()
+        tab.keyboard.press("ArrowDown")
+        assert tab.locator("#temperature").input_value() == ""  # not known before it is loaded
+        tab.locator("#max_tokens").evaluate("(field) => { field.value = 8; }")
+        tab.locator("#prompt").focus()
+        tab.keyboard.type("def f(")
+        tab.keyboard.press("Enter")
+        tab.wait_for_selector("#speed:has-text('tokens')")
+        tab.wait_for_selector("#model option:has-text('a (not loaded)')", state="attached")
+        assert library.loaded() == ["b"]
+        assert tab.locator("#temperature").input_value() != ""
+        tab.close()
+        assert not problems

@@ -4,8 +4,9 @@ import asyncio
 import os
 import secrets
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +15,7 @@ from edgewise.serve import hub
 from edgewise.serve.options import CacheType, Context, Speculator, Threads, Verifier
 
 if TYPE_CHECKING:
-    from edgewise.serve.http.hosted import Hosted
+    from edgewise.serve.http.shelf import Place
     from edgewise.serve.llm import LLM
 
 PORT = 8899
@@ -51,6 +52,12 @@ def command(
     chat_template_file: Annotated[Path | None, typer.Option(help="the same, from a file")] = None,
     request_timeout: Annotated[float, typer.Option(min=1, help="seconds a request may take")] = 3600.0,
     drain_timeout: Annotated[float, typer.Option(min=0, help="seconds for running requests at SIGTERM")] = 30.0,
+    keep_alive: Annotated[
+        str, typer.Option("--keep-alive", help='how long an unused model stays loaded: "5m", 0, or -1 for ever')
+    ] = "-1",
+    max_loaded: Annotated[
+        int, typer.Option("--max-loaded", min=0, help="models in memory at once, others are loaded on demand; 0: all")
+    ] = 0,
     policy: Annotated[str, typer.Option(help="who is computed when; see `edgewise members`")] = "fcfs",
     speculator: Speculator = "none",
     verifier: Verifier = "auto",
@@ -67,50 +74,68 @@ def command(
         from edgewise.serve.http.running import listen, serve
     except ModuleNotFoundError as missing:
         raise BadInput(f"The server needs the package '{missing.name}': pip install {missing.name}.") from None
+    from edgewise.embedded import embedded_model
     from edgewise.serve.commands.run import _template as template_of
     from edgewise.serve.http.hosted import Hosted
+    from edgewise.serve.http.keeping import RULE, seconds
     from edgewise.serve.http.settings import Settings
+    from edgewise.serve.http.shelf import Place, read_card
     from edgewise.serve.llm import LLM
 
     paths: list[Path | None] = [hub.locate(name) for name in models or ()] or [None]
     if alias is not None and len(alias) != len(paths):
         raise BadInput(f"There are {len(paths)} models but {len(alias)} names (--alias). Give one each.")
+    keep_s = seconds(keep_alive)
+    if keep_s is None:
+        raise BadInput(f"--keep-alive must be {RULE}, but is '{keep_alive}'.")
     sock = listen(host, port)
     sys.setswitchinterval(0.001)  # whoever waits for the interpreter, the engine or the event loop, waits at most this
-    loaded: list[LLM] = []
-    for path in paths:
-        loaded.append(
-            LLM(
+
+    def opener(path: Path | None) -> "Callable[[], tuple[LLM, Any]]":
+        def load() -> "tuple[LLM, Any]":
+            llm = LLM(
                 path, threads=threads, ctx_size=context, kv_cache_dtype=kv_cache_dtype or "auto", device=device,
                 policy=policy, speculator=speculator, verifier=verifier, max_num_seqs=max_num_seqs,
                 seed=int.from_bytes(os.urandom(4), "little"),
-            )
-        )  # fmt: skip
-    names = alias or [_name(str(given), llm) for given, llm in zip(models or [""], loaded, strict=True)]
+            )  # fmt: skip
+            return llm, template_of(llm, chat_template, chat_template_file)
+
+        return load
+
+    openers = [opener(path) for path in paths]
+    first = len(paths) if max_loaded == 0 else max_loaded
+    loaded = [load() for load in openers[:first]]  # what is wrong with them is said before anybody asks
+    own = None if chat_template is None and chat_template_file is None else True
+    cards = [read_card(path or embedded_model(), context, chat=own) for path in paths]
+    names = alias or [_name(given, card.name) for given, card in zip(models or [""], cards, strict=True)]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise BadInput(f"Two models would be called '{twice}'. Name them with --alias.")
-    templates = [template_of(llm, chat_template, chat_template_file) for llm in loaded]
     settings = Settings(
         host=host, port=port, keys=keys, hosts=frozenset(allow_host or ()), origins=frozenset(allow_origin or ()),
-        request_s=request_timeout, drain_s=drain_timeout, queue=max_queue,
+        request_s=request_timeout, drain_s=drain_timeout, queue=max_queue, max_loaded=max_loaded, keep_s=keep_s,
     )  # fmt: skip
 
-    def hosts() -> "list[Hosted]":
-        return [Hosted(llm, name, template) for llm, name, template in zip(loaded, names, templates, strict=True)]
+    def places() -> "list[Place]":
+        found = [Place(name, card, load) for name, card, load in zip(names, cards, openers, strict=True)]
+        for place in found[:first]:
+            llm, template = loaded.pop(0)  # from here on nobody else holds it
+            place.hosted = Hosted(llm, place.name, template, place.tally)
+        return found
 
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{sock.getsockname()[1]}"
-    for name, llm in zip(names, loaded, strict=True):
-        print(f"edgewise: {name}, context {llm.context} tokens", file=sys.stderr)
+    for at, (name, card) in enumerate(zip(names, cards, strict=True)):
+        later = "" if at < first else " (loaded when asked for)"
+        print(f"edgewise: {name}, context {card.context} tokens{later}", file=sys.stderr)
     print(f"edgewise: serving on {url} (page: {url}/, OpenAI: {url}/v1)", file=sys.stderr, flush=True)
-    asyncio.run(serve(hosts, settings, sock=sock))
+    asyncio.run(serve(places, settings, sock=sock))
 
 
-def _name(given: str, llm: "LLM") -> str:
+def _name(given: str, own: str) -> str:
     """A repository keeps its name; a file goes by its own, without folder and ending."""
     if not given or (hub.is_repository(given) and not Path(given).exists()):
-        return given or llm.name
+        return given or own
     path = Path(given)
     return path.stem if path.suffix == ".gguf" else path.resolve().name
 

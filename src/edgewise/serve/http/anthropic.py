@@ -18,6 +18,7 @@ from edgewise.serve.http.hosted import Hosted
 from edgewise.serve.http.messages import content_text
 from edgewise.serve.http.sampling import sampling, stops
 from edgewise.serve.http.settings import MAX_MESSAGES
+from edgewise.serve.http.shelf import model_for
 from edgewise.serve.http.streams import checked, merged
 from edgewise.serve.http.structured import anthropic_format
 
@@ -26,7 +27,7 @@ REASONS = {"stop": "end_turn", "length": "max_tokens"}
 
 async def messages(request: Request) -> Response:
     body = await fields(request)
-    model: Hosted = request.app.state.shelf.find(body.text("model"))
+    model = await model_for(request, body)
     talk = _talk(body)
     most = body.integer("max_tokens", None, 1, 1 << 31)
     if most is None:
@@ -44,7 +45,7 @@ async def messages(request: Request) -> Response:
 
 async def count_tokens(request: Request) -> Response:
     body = await fields(request)
-    model: Hosted = request.app.state.shelf.find(body.text("model"))
+    model = await model_for(request, body)
     talk = _talk(body)
     _no_tools(body)
     body.done()

@@ -9,14 +9,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from edgewise.base import EdgewiseError
 from edgewise.serve.http import anthropic, chat, completions, embeddings, ollama, page, responses, state, tokens
 from edgewise.serve.http.errors import ApiError, Gone, answer, understood
 from edgewise.serve.http.guard import App, Guard
-from edgewise.serve.http.hosted import Shelf
 from edgewise.serve.http.remembered import Remembered
 from edgewise.serve.http.settings import MAX_RESPONSES, RESPONSES_BYTES, Settings
+from edgewise.serve.http.shelf import Lease, Shelf
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 ROUTES: dict[str, tuple[str, Endpoint]] = {
@@ -60,16 +61,38 @@ def _answered(endpoint: Endpoint) -> Endpoint:
     """The endpoint, its errors as the dialect's error object."""
 
     async def call(request: Request) -> Response:
+        leases: list[Lease] = []
+        request.state.leases = leases  # of the models that it uses, until the answer has been sent
         try:
-            return await endpoint(request)
+            response = await endpoint(request)
         except Gone:
-            return Response(status_code=499)
+            response = Response(status_code=499)
         except Exception as problem:
             if not isinstance(problem, ApiError | EdgewiseError):
                 traceback.print_exc(file=sys.stderr)
-            return answer(request.url.path, understood(problem))
+            response = answer(request.url.path, understood(problem))
+        except BaseException:
+            _release(leases)
+            raise
+        return _Leased(response, leases) if leases else response
 
     return call
+
+
+class _Leased(Response):
+    def __init__(self, inner: Response, leases: list[Lease]) -> None:
+        self._inner, self._leases = inner, leases
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._inner(scope, receive, send)
+        finally:
+            _release(self._leases)
+
+
+def _release(leases: list[Lease]) -> None:
+    for lease in leases:
+        lease.release()
 
 
 async def _plain(request: Request, problem: Exception) -> Response:

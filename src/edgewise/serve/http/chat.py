@@ -15,6 +15,7 @@ from edgewise.serve.http.calling import held, read_tools
 from edgewise.serve.http.hosted import Hosted
 from edgewise.serve.http.messages import read_messages
 from edgewise.serve.http.sampling import chat_logprobs, max_tokens, sampling, streaming
+from edgewise.serve.http.shelf import model_for
 from edgewise.serve.http.streams import Usage, checked, merged
 from edgewise.serve.http.structured import structured
 from edgewise.serve.outputs import Logprob
@@ -23,7 +24,7 @@ from edgewise.serve.tools import Reader, Tools, deltas_of, message_of
 
 async def chat(request: Request) -> Response:
     body = await fields(request)
-    model: Hosted = request.app.state.shelf.find(body.text("model"))
+    model = await model_for(request, body)
     messages = read_messages(body)
     stream, usage = streaming(body)
     tools, wanted = await held(model, read_tools(body), await structured(body, model))

@@ -15,6 +15,7 @@ from edgewise.serve.http.hosted import Hosted
 from edgewise.serve.http.prompts import read_prompts
 from edgewise.serve.http.sampling import max_tokens, sampling, streaming
 from edgewise.serve.http.settings import MAX_LOGPROBS
+from edgewise.serve.http.shelf import model_for
 from edgewise.serve.http.streams import Usage, checked, merged
 from edgewise.serve.http.structured import structured
 from edgewise.serve.outputs import Logprob
@@ -24,7 +25,7 @@ DEFAULT_TOKENS = 16  # OpenAI's
 
 async def completions(request: Request) -> Response:
     body = await fields(request)
-    model: Hosted = request.app.state.shelf.find(body.text("model"))
+    model = await model_for(request, body)
     prompts = await read_prompts(body, model, "prompt")
     stream, usage = streaming(body)
     params = sampling(

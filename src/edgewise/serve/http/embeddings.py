@@ -15,6 +15,7 @@ from edgewise.serve.http.errors import bad, overflow
 from edgewise.serve.http.hosted import Hosted
 from edgewise.serve.http.prompts import read_prompts
 from edgewise.serve.http.sampling import BOOKS
+from edgewise.serve.http.shelf import model_for
 
 POOLINGS = ("mean", "last")
 CHUNK = 256  # tokens of one turn: the model's other requests go on in between
@@ -23,7 +24,7 @@ Vector = npt.NDArray[np.float32]
 
 async def embeddings(request: Request) -> Response:
     body = await fields(request)
-    model: Hosted = request.app.state.shelf.find(body.text("model"))
+    model = await model_for(request, body)
     inputs = await read_prompts(body, model, "input")
     encoding = body.text("encoding_format", "float", ("float", "base64"))
     pooling = body.text("pooling", POOLINGS[0], POOLINGS)

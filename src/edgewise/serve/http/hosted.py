@@ -9,7 +9,7 @@ from typing import Any
 from edgewise.base import BadInput, Request, SamplingParams
 from edgewise.engine.checks import check_request
 from edgewise.serve.http.engine_thread import EngineThread, Stream
-from edgewise.serve.http.errors import ApiError, bad, overflow
+from edgewise.serve.http.errors import bad, overflow
 from edgewise.serve.http.tally import Tally
 from edgewise.serve.llm import LLM
 from edgewise.serve.outputs import Collector
@@ -19,13 +19,15 @@ LONG_TEXT = 20_000  # characters: from here on tokens are made beside the event 
 
 
 class Hosted:
-    """name: what clients call it. template: instead of the model's own."""
+    """name: what clients call it. template: instead of the model's own. tally: that goes on, of an earlier life."""
 
-    def __init__(self, llm: LLM, name: str, template: ChatTemplate | None = None) -> None:
+    def __init__(
+        self, llm: LLM, name: str, template: ChatTemplate | None = None, tally: Tally | None = None
+    ) -> None:
         self.llm, self.name = llm, name
         self.template = template or llm.parts.template
         self.created = int(time.time())
-        self.tally = Tally()
+        self.tally = tally or Tally()
         self.thread = EngineThread(llm.parts.engine, self.tally, asyncio.get_running_loop())
 
     @property
@@ -100,37 +102,3 @@ class Hosted:
     def close(self) -> None:
         self.thread.close()
         self.llm.close()
-
-
-class Shelf:
-    """The models of this server, by name. queue: requests that may wait for each of them."""
-
-    def __init__(self, models: Sequence[Hosted], queue: int) -> None:
-        self.models = {model.name: model for model in models}
-        self.queue = queue
-        self.draining = False
-
-    def find(self, name: str | None) -> Hosted:
-        if name is None and len(self.models) == 1:
-            return next(iter(self.models.values()))
-        if name is None:
-            raise bad("model", f"Give a model: {', '.join(self.models)}.", "missing")
-        found = self.models.get(name) or self.models.get(name.removesuffix(":latest"))
-        if found is None:
-            raise ApiError(
-                404, f"There is no model '{name[:80]}' here; there is {', '.join(self.models)}.", param="model",
-                code="model_not_found",
-            )  # fmt: skip
-        return found
-
-    def busy(self) -> ApiError | None:
-        if self.draining:
-            return ApiError(503, "The server is shutting down.", code="draining", retry_s=30)
-        for model in self.models.values():
-            if len(model.thread.streams) >= self.queue + model.llm.parts.engine.sequences:
-                return ApiError(429, "Too many requests are waiting already.", code="queue_full", retry_s=1)
-        return None
-
-    @property
-    def in_flight(self) -> int:
-        return sum(len(model.thread.streams) for model in self.models.values())

@@ -1,6 +1,7 @@
 """Ollama's /api: version, tags, show, ps, chat, generate, embed. Durations are nanoseconds, streams are lines of JSON.
 
-Models are those the server was started with: none is pulled, unloaded or deleted from here.
+Models are those the server was started with: they are loaded when asked for and unloaded as keep_alive says; none is
+pulled or deleted from here.
 """
 
 import hashlib
@@ -18,14 +19,17 @@ from edgewise.serve.http.bodies import Lines, fields, line, unless_gone
 from edgewise.serve.http.embeddings import check, embedded
 from edgewise.serve.http.errors import bad
 from edgewise.serve.http.fields import Fields
-from edgewise.serve.http.hosted import Hosted, Shelf
+from edgewise.serve.http.hosted import Hosted
+from edgewise.serve.http.keeping import keep_alive
 from edgewise.serve.http.messages import read_messages
 from edgewise.serve.http.prompts import read_prompts
 from edgewise.serve.http.sampling import sampling
+from edgewise.serve.http.shelf import Place, Shelf, model_for
 from edgewise.serve.http.streams import checked, merged
 from edgewise.serve.http.structured import ollama_format
 
 RENAMED = {"num_predict": "max_tokens", "repeat_penalty": "repetition_penalty"}
+NEVER = datetime(2100, 1, 1, tzinfo=UTC).isoformat()
 DRAWN = ("temperature", "top_k", "top_p", "min_p", "seed", "stop", "presence_penalty", "frequency_penalty")
 
 
@@ -35,28 +39,29 @@ async def version(_: Request) -> Response:
 
 async def tags(request: Request) -> Response:
     shelf: Shelf = request.app.state.shelf
-    return JSONResponse({"models": [_card(model) for model in shelf.models.values()]})
+    return JSONResponse({"models": [_card(place) for place in shelf.places.values()]})
 
 
 async def ps(request: Request) -> Response:
+    """What is loaded. expires_at of one in use, or that stays, is far away, as Ollama has it."""
     shelf: Shelf = request.app.state.shelf
-    never = datetime(2100, 1, 1, tzinfo=UTC).isoformat()
-    return JSONResponse(
-        {
-            "models": [
-                {**_card(model), "expires_at": never, "size_vram": 0, "context_length": model.context}
-                for model in shelf.models.values()
-            ]
-        }
-    )
+    found = []
+    for place in shelf.places.values():
+        if place.hosted is not None:
+            until = NEVER if place.expires is None else _time(place.expires)
+            size = place.card.weight_bytes + place.hosted.llm.parts.kv_bytes
+            found.append({
+                **_card(place), "size": size, "expires_at": until, "size_vram": 0, "context_length": place.card.context,
+            })  # fmt: skip
+    return JSONResponse({"models": found})
 
 
 async def show(request: Request) -> Response:
     body = await fields(request)
-    model: Hosted = request.app.state.shelf.find(body.text("model") or body.text("name"))
+    place: Place = request.app.state.shelf.place(body.text("model") or body.text("name"))
     body.boolean("verbose")
     body.done()
-    spec = model.llm.parts.spec
+    spec = place.card.spec
     info = {
         "general.architecture": spec.architecture,
         f"{spec.architecture}.context_length": spec.context,
@@ -65,25 +70,25 @@ async def show(request: Request) -> Response:
     }
     return JSONResponse(
         {
-            "details": _card(model)["details"],
+            "details": _card(place)["details"],
             "model_info": info,
             "capabilities": ["completion", "embedding"],
-            "modified_at": _time(model.created),
-            "parameters": f"num_ctx {model.context}",
+            "modified_at": _time(place.created),
+            "parameters": f"num_ctx {place.card.context}",
             "template": "",
         }
     )
 
 
-def _card(model: Hosted) -> dict[str, Any]:
-    spec = model.llm.parts.spec
+def _card(place: Place) -> dict[str, Any]:
+    spec = place.card.spec
     details = {
-        "format": model.llm.parts.header.dialect, "family": spec.architecture, "families": [spec.architecture],
+        "format": place.card.dialect, "family": spec.architecture, "families": [spec.architecture],
         "parameter_size": "", "quantization_level": "", "parent_model": "",
     }  # fmt: skip
     return {
-        "name": model.name, "model": model.name, "modified_at": _time(model.created), "size": 0,
-        "digest": hashlib.sha256(model.name.encode()).hexdigest(), "details": details,
+        "name": place.name, "model": place.name, "modified_at": _time(place.created), "size": place.card.weight_bytes,
+        "digest": hashlib.sha256(place.name.encode()).hexdigest(), "details": details,
     }  # fmt: skip
 
 
@@ -94,25 +99,31 @@ def _time(seconds: float) -> str:
 async def chat(request: Request) -> Response:
     began = time.perf_counter_ns()
     body = await fields(request)
-    model: Hosted = request.app.state.shelf.find(body.text("model"))
+    if body.anything("messages") in (None, []):
+        return await _moved(request, body, began, chat=True)
+    model = await model_for(request, body)
+    loaded = time.perf_counter_ns()
     messages = read_messages(body)
     body.only("tools", [])
-    stream, params = await _asked(body, model)
+    stream, params = await _asked(request, body, model)
     body.done()
     asked = model.prepared(await model.chat_tokens(messages, param="messages"), params, "messages")
-    return await _answer(request, _Reply(model, asked, began, chat=True), stream)
+    return await _answer(request, _Reply(model, asked, began, loaded, chat=True), stream)
 
 
 async def generate(request: Request) -> Response:
     """A chat of one message where the model has a template, unless raw is set."""
     began = time.perf_counter_ns()
     body = await fields(request)
-    model: Hosted = request.app.state.shelf.find(body.text("model"))
     prompt, system = body.text("prompt", ""), body.text("system")
+    if not prompt:
+        return await _moved(request, body, began, chat=False)
+    model = await model_for(request, body)
+    loaded = time.perf_counter_ns()
     raw = body.boolean("raw") or model.template is None
     for name in ("suffix", "images", "template", "context"):
         body.only(name, "", [])
-    stream, params = await _asked(body, model)
+    stream, params = await _asked(request, body, model)
     body.done()
     if raw and system:
         raise bad("system", "system needs a chat template; this is a plain completion.", "unsupported")
@@ -123,18 +134,19 @@ async def generate(request: Request) -> Response:
         head = [{"role": "system", "content": system}] if system else []
         tokens = await model.chat_tokens([*head, {"role": "user", "content": prompt}], param="prompt")
     asked = model.prepared(tokens, params, "prompt")
-    return await _answer(request, _Reply(model, asked, began, chat=False, goes_on=raw), stream)
+    return await _answer(request, _Reply(model, asked, began, loaded, chat=False, goes_on=raw), stream)
 
 
 async def embed(request: Request) -> Response:
     began = time.perf_counter_ns()
     body = await fields(request)
-    model: Hosted = request.app.state.shelf.find(body.text("model"))
+    model = await model_for(request, body)
+    loaded = time.perf_counter_ns()
+    request.state.leases[-1].keep_s = keep_alive(body)
     inputs = await read_prompts(body, model, "input")
     body.only("truncate", False, why="Nothing is cut here; send truncate: false, or leave it out.")
     body.only("dimensions", model.llm.parts.spec.dim)
     body.only("options", {})
-    body.no_effect("keep_alive")
     body.done()
     for tokens in inputs:
         check(model, tokens, "input")
@@ -144,15 +156,36 @@ async def embed(request: Request) -> Response:
             "model": model.name,
             "embeddings": [vector.tolist() for vector in vectors],
             "total_duration": time.perf_counter_ns() - began,
-            "load_duration": 0,
+            "load_duration": loaded - began,
             "prompt_eval_count": sum(map(len, inputs)),
         }
     )
 
 
-async def _asked(body: Fields, model: Hosted) -> tuple[bool, Any]:
+async def _moved(request: Request, body: Fields, began: int, *, chat: bool) -> Response:
+    """Nothing is asked of the model: it is loaded, or with keep_alive 0 unloaded."""
+    shelf: Shelf = request.app.state.shelf
+    place = shelf.place(body.text("model"))
+    keep = keep_alive(body)
+    body.no_effect("stream", "options", "system", "raw", "format", "think", "truncate", "shift")
+    for name in ("suffix", "images", "template", "context", "tools"):
+        body.only(name, "", [])
+    body.done()
+    if keep != 0 or (place.hosted is not None and place.open is not None):
+        lease = await shelf.use(place)
+        lease.keep_s = keep
+        lease.release()
+    said = {"message": {"role": "assistant", "content": ""}} if chat else {"response": ""}
+    took = time.perf_counter_ns() - began
+    return JSONResponse({
+        "model": place.name, "created_at": _time(time.time()), **said, "done": True,
+        "done_reason": "unload" if keep == 0 else "load", "total_duration": took, "load_duration": took,
+    })  # fmt: skip
+
+
+async def _asked(request: Request, body: Fields, model: Hosted) -> tuple[bool, Any]:
     stream = body.boolean("stream", True)
-    body.no_effect("keep_alive")  # models stay as long as the server
+    request.state.leases[-1].keep_s = keep_alive(body)
     wanted = await ollama_format(body, model)
     body.only("think", False)
     body.only("logprobs", False)
@@ -181,8 +214,10 @@ async def _answer(request: Request, reply: "_Reply", stream: bool) -> Response:
 
 
 class _Reply:
-    def __init__(self, model: Hosted, asked: Asked, began: int, *, chat: bool, goes_on: bool = False) -> None:
-        self.model, self.asked, self.began = model, asked, began
+    def __init__(
+        self, model: Hosted, asked: Asked, began: int, loaded: int, *, chat: bool, goes_on: bool = False
+    ) -> None:
+        self.model, self.asked, self.began, self.load_ns = model, asked, began, loaded - began
         self.chat, self.goes_on = chat, goes_on
 
     def _part(self, text: str) -> dict[str, Any]:
@@ -196,7 +231,7 @@ class _Reply:
             "done": True,
             "done_reason": reason,
             "total_duration": time.perf_counter_ns() - self.began,
-            "load_duration": 0,
+            "load_duration": self.load_ns,
             "prompt_eval_count": metrics.prompt_tokens,
             "prompt_eval_duration": prompt_ns,
             "eval_count": metrics.completion_tokens,

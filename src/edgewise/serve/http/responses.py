@@ -8,12 +8,12 @@ from starlette.responses import JSONResponse, Response
 from edgewise.serve.http.bodies import Events, fields, unless_gone
 from edgewise.serve.http.errors import ApiError, bad
 from edgewise.serve.http.fields import Fields
-from edgewise.serve.http.hosted import Hosted
 from edgewise.serve.http.remembered import Remembered
 from edgewise.serve.http.response_items import read_input
 from edgewise.serve.http.response_reply import Reply
 from edgewise.serve.http.sampling import sampling
 from edgewise.serve.http.settings import MAX_LOGPROBS
+from edgewise.serve.http.shelf import model_for
 from edgewise.serve.http.structured import Found, compiled, json_schema, made
 
 LOGPROBS = "message.output_text.logprobs"
@@ -26,7 +26,7 @@ ECHOED = ("metadata", "user", "safety_identifier", "prompt_cache_key", "prompt_c
 
 async def create(request: Request) -> Response:
     body = await fields(request)
-    model: Hosted = request.app.state.shelf.find(body.text("model"))
+    model = await model_for(request, body)
     remembered: Remembered = request.app.state.remembered
     before = _before(body, remembered)
     instructions = body.text("instructions")

@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -17,8 +17,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgewise.base import BadInput
 from edgewise.serve.http.app import make_app
-from edgewise.serve.http.hosted import Hosted, Shelf
+from edgewise.serve.http.hosted import Hosted
 from edgewise.serve.http.settings import Settings
+from edgewise.serve.http.shelf import Place, Shelf
 
 
 def impatient(header_s: float) -> type[H11Protocol]:
@@ -76,12 +77,11 @@ class Server(uvicorn.Server):
 
 
 async def serve(
-    hosts: Callable[[], list[Hosted]], settings: Settings, *, sock: socket.socket,
+    hosts: Callable[[], Sequence[Hosted | Place]], settings: Settings, *, sock: socket.socket,
     started: Callable[[Server], None] | None = None,
 ) -> None:  # fmt: skip
     """Serves until a signal, or until somebody calls `drain`. hosts: makes the models, inside the event loop."""
-    models = hosts()
-    shelf = Shelf(models, settings.queue)
+    shelf = Shelf(hosts(), settings.queue, settings.max_loaded, settings.keep_s)
     config = uvicorn.Config(
         app=make_app(shelf, settings), http=impatient(settings.header_s), ws="none", lifespan="off",
         log_config=None, access_log=False,
@@ -95,8 +95,7 @@ async def serve(
             started(server)
         await server.serve([sock])
     finally:
-        for model in models:
-            await asyncio.to_thread(model.close)
+        await shelf.close()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -118,7 +117,7 @@ def listen(host: str, port: int) -> socket.socket:
 class Background:
     """The same in a thread, for tests and programs of one's own: `with Background(...) as server: server.url`."""
 
-    def __init__(self, hosts: Callable[[], list[Hosted]], settings: Settings) -> None:
+    def __init__(self, hosts: Callable[[], Sequence[Hosted | Place]], settings: Settings) -> None:
         self._hosts, self._settings = hosts, settings
         self._sock = listen(settings.host, settings.port)
         self.url = f"http://127.0.0.1:{self._sock.getsockname()[1]}"

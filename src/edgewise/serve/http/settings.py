@@ -33,4 +33,6 @@ class Settings:
     drain_s: float = 30.0
     ping_s: float = 15.0  # a comment in every silent stream
     connections: int = 512
+    max_loaded: int = 0  # models in memory at once; 0: all of them
+    keep_s: float = -1.0  # how long a model stays that nobody uses; below 0: for ever
     queue: int = 256  # requests that may wait beside those being computed

@@ -5,7 +5,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from edgewise.serve.http.hosted import Hosted, Shelf
+from edgewise.serve.http.shelf import Place, Shelf
 from edgewise.serve.http.tally import gauge, label
 
 STUCK_S = 120.0  # a step of a large prompt on a slow machine takes many seconds; nothing healthy takes this long
@@ -27,43 +27,48 @@ async def ready(request: Request) -> Response:
 
 async def models(request: Request) -> Response:
     shelf: Shelf = request.app.state.shelf
-    return JSONResponse({"object": "list", "data": [_card(model) for model in shelf.models.values()]})
+    return JSONResponse({"object": "list", "data": [_card(model) for model in shelf.places.values()]})
 
 
 async def model(request: Request) -> Response:
-    return JSONResponse(_card(request.app.state.shelf.find(request.path_params["name"])))
+    return JSONResponse(_card(request.app.state.shelf.place(request.path_params["name"])))
 
 
-def _card(model: Hosted) -> dict[str, Any]:
+def _card(model: Place) -> dict[str, Any]:
     return {
         "id": model.name, "object": "model", "created": model.created, "owned_by": "edgewise",
-        "max_model_len": model.context,
+        "max_model_len": model.card.context,
     }  # fmt: skip
 
 
 async def status(request: Request) -> Response:
     shelf: Shelf = request.app.state.shelf
-    return JSONResponse({"draining": shelf.draining, "models": [_live(model) for model in shelf.models.values()]})
+    return JSONResponse({"draining": shelf.draining, "models": [_live(place) for place in shelf.places.values()]})
 
 
-def _live(model: Hosted) -> dict[str, Any]:
-    load, parts = model.thread.load, model.llm.parts
-    streams = list(model.thread.streams.values())
+def _live(place: Place) -> dict[str, Any]:
+    model, load, spec = place.hosted, place.load, place.card.spec
+    found: dict[str, Any] = {
+        "id": place.name, "chat": place.card.chat, "context": place.card.context, "architecture": spec.architecture,
+        "loaded": model is not None, "loading": place.coming is not None, "expires": place.expires,
+        "running": load.running, "waiting": load.waiting + len(place.waiters), "slots": [],
+        "cache_tokens": load.capacity, "cache_used": load.capacity - load.free, "cache_bytes": 0, "sequences": 0,
+        "generated_tokens": place.tally.generation_tokens, "defaults": {},
+    }  # fmt: skip
+    if model is None:
+        return found
+    parts, defaults = model.llm.parts, model.defaults()
     slots = [
         {
             "prompt_tokens": len(stream.request.tokens),
             "generated_tokens": stream.collector.metrics().completion_tokens,
             "state": "writing" if stream.begun else "reading",
         }
-        for stream in streams[:64]
+        for stream in list(model.thread.streams.values())[:64]
     ]
-    defaults = model.defaults()
     return {
-        "id": model.name, "chat": model.template is not None, "context": model.context,
-        "architecture": parts.spec.architecture, "sequences": parts.engine.sequences,
-        "running": load.running, "waiting": load.waiting, "slots": slots,
-        "cache_tokens": load.capacity, "cache_used": load.capacity - load.free,
-        "cache_bytes": parts.kv_bytes, "generated_tokens": model.tally.generation_tokens,
+        **found, "chat": model.template is not None, "slots": slots, "sequences": parts.engine.sequences,
+        "cache_bytes": parts.kv_bytes,
         "defaults": {"temperature": defaults.temperature, "top_p": defaults.top_p, "top_k": defaults.top_k,
                      "min_p": defaults.min_p, "repetition_penalty": defaults.repetition_penalty},
     }  # fmt: skip
@@ -72,15 +77,15 @@ def _live(model: Hosted) -> dict[str, Any]:
 async def metrics(request: Request) -> Response:
     """Prometheus text. Counters are of this process."""
     shelf: Shelf = request.app.state.shelf
-    hosted = list(shelf.models.values())
+    hosted = list(shelf.places.values())
     rows = [(model, label(model.name)) for model in hosted]
     lines = [
         *gauge("vllm:num_requests_running", "Sequences that hold KV pages.", "gauge",
-               [(at, model.thread.load.running) for model, at in rows]),
+               [(at, model.load.running) for model, at in rows]),
         *gauge("vllm:num_requests_waiting", "Sequences that wait for pages.", "gauge",
-               [(at, model.thread.load.waiting) for model, at in rows]),
+               [(at, model.load.waiting + len(model.waiters)) for model, at in rows]),
         *gauge("vllm:kv_cache_usage_perc", "Share of the KV cache in use, 1 is all.", "gauge",
-               [(at, 1 - model.thread.load.free / max(1, model.thread.load.capacity)) for model, at in rows]),
+               [(at, 1 - model.load.free / max(1, model.load.capacity)) for model, at in rows]),
         *gauge("vllm:prompt_tokens_total", "Prompt tokens computed.", "counter",
                [(at, model.tally.prompt_tokens) for model, at in rows]),
         *gauge("vllm:generation_tokens_total", "Tokens generated.", "counter",
@@ -94,8 +99,14 @@ async def metrics(request: Request) -> Response:
         *gauge("vllm:request_success_total", "Samples that ended, by reason.", "counter",
                [(label(model.name, finished_reason=reason), count)
                 for model in hosted for reason, count in sorted(model.tally.finished.items())]),
+        *gauge("edgewise:model_loaded", "1: it is in memory.", "gauge",
+               [(at, float(model.hosted is not None)) for model, at in rows]),
+        *gauge("edgewise:model_loads_total", "Times it was loaded on demand.", "counter",
+               [(at, model.loads) for model, at in rows]),
+        *gauge("edgewise:model_unloads_total", "Times it was unloaded.", "counter",
+               [(at, model.unloads) for model, at in rows]),
         *gauge("edgewise:engine_steps_total", "Batches computed.", "counter",
-               [(at, model.thread.load.steps) for model, at in rows]),
+               [(at, model.load.steps) for model, at in rows]),
     ]  # fmt: skip
     for name in hosted[0].tally.histograms if hosted else ():
         lines += [f"# HELP {name} {hosted[0].tally.histograms[name][0]}", f"# TYPE {name} histogram"]

@@ -6,14 +6,14 @@ from starlette.responses import JSONResponse, Response
 from edgewise.base import BadInput
 from edgewise.serve.http.bodies import fields
 from edgewise.serve.http.errors import bad
-from edgewise.serve.http.hosted import Hosted
 from edgewise.serve.http.messages import read_messages
 from edgewise.serve.http.sampling import token_ids
+from edgewise.serve.http.shelf import model_for
 
 
 async def tokenize(request: Request) -> Response:
     body = await fields(request)
-    model: Hosted = request.app.state.shelf.find(body.text("model"))
+    model = await model_for(request, body)
     text, content = body.text("prompt"), body.text("content")
     special = body.boolean("add_special_tokens", content is None)
     if "messages" in body.given:
@@ -30,7 +30,7 @@ async def tokenize(request: Request) -> Response:
 
 async def detokenize(request: Request) -> Response:
     body = await fields(request)
-    model: Hosted = request.app.state.shelf.find(body.text("model"))
+    model = await model_for(request, body)
     tokens = token_ids(body, "tokens", 1 << 20)
     body.done()
     if tokens is None:

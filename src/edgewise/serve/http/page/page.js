@@ -5,6 +5,7 @@ const SETTINGS = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty"
 let history = []; // messages of a chat; for a model without a template, one text that goes on
 let running = null; // AbortController of the answer being written
 let models = [];
+let settled = null; // the model whose own settings are shown
 let before = null; // the last look at the engine: {id, tokens, time}
 const narrow = matchMedia("(max-width: 46rem)").matches;
 
@@ -81,6 +82,7 @@ async function send(text) {
   const [path, body] = request();
   const began = performance.now();
   let first = null, usage = null, reason = null, written = "";
+  if (!chosen().loaded) at("speed").textContent = `${chosen().id} is being loaded…`;
   running = new AbortController();
   at("stop").hidden = false;
   at("send").hidden = true;
@@ -130,11 +132,18 @@ async function look() { // what the engine is doing
     const found = await (await ask("status")).json();
     if (JSON.stringify(found.models.map((m) => m.id)) !== JSON.stringify(models.map((m) => m.id))) list(found.models);
     models = found.models;
+    for (const option of at("model").options) {
+      const label = models.find((one) => one.id === option.value)?.loaded ? option.value : `${option.value} (not loaded)`;
+      if (option.textContent !== label) option.textContent = label;
+    }
     const model = chosen();
     if (!model) return;
+    if (model.loaded && settled !== model.id) settle();
+    at("memory").textContent = !model.loaded ? (model.loading ? "is being loaded" : "not loaded")
+      : model.expires ? `until ${new Date(model.expires * 1000).toLocaleTimeString()}` : "stays";
     at("running").textContent = `${model.running}, ${model.waiting}`;
-    at("cache").value = model.cache_used / model.cache_tokens;
-    at("cached").textContent = `${model.cache_used} of ${model.cache_tokens} tokens`;
+    at("cache").value = model.cache_used / (model.cache_tokens || 1);
+    at("cached").textContent = model.loaded ? `${model.cache_used} of ${model.cache_tokens} tokens` : "–";
     const now = performance.now();
     if (before?.id === model.id) {
       const rate = (model.generated_tokens - before.tokens) / ((now - before.time) / 1000);
@@ -159,9 +168,10 @@ function list(found) {
   settle();
 }
 
-function settle() { // the chosen model's own settings
+function settle() { // the chosen model's own settings, which are known once it is loaded
   const model = chosen();
-  for (const [name, value] of Object.entries(model?.defaults ?? {})) at(name).value = value;
+  settled = model?.loaded ? model.id : null;
+  for (const name of SETTINGS.slice(0, 5)) at(name).value = model?.defaults[name] ?? "";
   at("system").disabled = !model?.chat;
   at("system").placeholder = model?.chat ? "" : "this model completes text";
 }
