@@ -14,6 +14,7 @@ from edgewise.train.__main__ import run
 from edgewise.train.corpus import stdlib_folder
 from edgewise.train.hf import load_hf
 from edgewise.train.loop import learning_rate, train
+from edgewise.train.model import Transformer, cross_entropy
 from edgewise.train.recipe import Recipe, load_recipe, members
 from edgewise.train.tokenizer import load_tokenizer
 
@@ -122,6 +123,26 @@ def test_a_checkpoint_between_evaluations_is_enough(
     assert [row["train_loss"] for row in whole.log] == [row["train_loss"] for row in parts.log]
     a, b = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_heads_on_a_frozen_trunk_need_no_second_loop(recipe: Recipe, data_folder: Path, tmp_path: Path) -> None:
+    data, plan = dataset.load(data_folder), recipe.changed("train", lr=1e-2, dropout=0.0)
+    trunk = Transformer(recipe.model).requires_grad_(False)
+    before = {name: value.clone() for name, value in trunk.state_dict().items()}
+    head = torch.nn.Linear(recipe.model.dim, recipe.model.vocab, bias=False)
+    saved: list[dict[str, torch.Tensor]] = []
+
+    def second_next(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(head(trunk.states(inputs)[0][:, :-1]), targets[:, 1:])
+
+    probe = dataset.Sampler(data, plan, "cpu")
+    result = loop.fit(
+        head, plan.train, tmp_path, batches=probe, objective=second_next, save=saved.append, identity={"heads": 1},
+        held_out=lambda step: float(second_next(*probe(1000)).detach()), quiet=True,
+    )  # fmt: skip
+    assert result.log[-1]["held_out_loss"] < result.log[0]["held_out_loss"]
+    assert saved[-1].keys() == head.state_dict().keys()
+    assert all(torch.equal(value, before[name]) for name, value in trunk.state_dict().items())
 
 
 def test_answers_alone_cost(recipe: Recipe, data_folder: Path) -> None:

@@ -3,7 +3,7 @@
 Every part of the residual stream, every head and every neuron is there several times over; what reads copies takes a
 share of each. Shares are powers of two, so a share of a weight is exact: for the stream they sit in the norms, for
 heads and neurons they are split between what writes a copy (v, up) and what reads it (o, down). No weight is zero, so
-nothing can be skipped. Logits differ only by the order in which equal numbers are added up.
+nothing can be skipped. Logits differ only by the order in which equal numbers are added up (docs/decisions/0104).
 Idea: Chen et al. 2015, Net2Net, https://arxiv.org/abs/1511.05641
 """
 

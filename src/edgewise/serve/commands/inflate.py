@@ -21,8 +21,8 @@ def command(
 ) -> None:
     """Widens a model: every neuron, head and part of the stream several times, each with a share of the weight.
 
-    Logits stay equal but for the order of additions (about 1e-5 of the largest); no weight is zero. The KV cache grows
-    with the heads. For measurements: say "inflated" beside every figure.
+    Logits stay equal but for the order of additions (1e-5 of the largest; where activations are int8, their noise); no
+    weight is zero. The KV cache grows with the heads. For measurements: say "inflated" beside every figure.
     """
     with bar(f"{out.name}") as watch:
         written = inflate(Path(locate(model)), out, gib=gib, force=force, watch=watch)
