@@ -62,7 +62,7 @@ def test_errors_are_anthropics(claude, served):
     with pytest.raises(anthropic.BadRequestError) as caught:
         claude.messages.create(model="base", max_tokens=5000, messages=ASK)
     assert caught.value.body["error"]["type"] == "invalid_request_error"
-    for extra in ({"tools": [{"name": "a", "input_schema": {}}]}, {"thinking": {"type": "enabled"}}, {"mood": 1}):
+    for extra in ({"tools": [{"name": "a b", "input_schema": {}}]}, {"thinking": {"type": "enabled"}}, {"mood": 1}):
         answer = served.ask("/v1/messages", {"model": "base", "max_tokens": 5, "messages": ASK, **extra})
         assert answer.status_code == 400
         assert next(iter(extra)) in answer.json()["error"]["message"]

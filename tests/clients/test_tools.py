@@ -2,7 +2,9 @@
 
 import json
 
+import anthropic
 import jsonschema
+import ollama
 import openai
 import pytest
 
@@ -179,6 +181,67 @@ def _model():
         a: int = pydantic.Field(ge=0, le=9)
 
     return Add
+
+
+def test_anthropic(served, family):
+    tools = [{"name": "add", "description": "Adds.", "input_schema": ADD}, {"name": "now", "input_schema": {}}]
+    choice = {"type": "any", "disable_parallel_tool_use": True}
+    settings = {"model": "base", "max_tokens": 200, "tools": tools, "tool_choice": choice, "messages": ASK}
+    with anthropic.Anthropic(base_url=served.url, api_key="test-key", max_retries=0) as claude:
+        made = claude.messages.create(**settings)
+        (use,) = made.content
+        assert (use.type, made.stop_reason) == ("tool_use", "tool_use")
+        jsonschema.validate(use.input, ADD if use.name == "add" else {"maxProperties": 0})
+        with claude.messages.stream(**settings | {"tool_choice": {"type": "tool", "name": "add"}}) as stream:
+            kinds = [event.type for event in stream]
+            final = stream.get_final_message()
+        (block,) = final.content
+        jsonschema.validate(block.input, ADD)
+        assert kinds.count("content_block_start") == kinds.count("content_block_stop") == 1
+        back = {"type": "tool_result", "tool_use_id": block.id, "content": [{"type": "text", "text": "five"}]}
+        talk = [*ASK, {"role": "assistant", "content": [{"type": "text", "text": "I add."}, block.model_dump()]},
+                {"role": "user", "content": [back, {"type": "text", "text": "Well?"}]}]  # fmt: skip
+        talk[1]["content"][1] = {key: talk[1]["content"][1][key] for key in ("type", "id", "name", "input")}
+        said = claude.messages.create(model="base", max_tokens=6, tools=tools, messages=talk)
+        assert said.stop_reason == "max_tokens"
+        counted = claude.messages.count_tokens(model="base", tools=tools, messages=talk)
+        assert counted.input_tokens == said.usage.input_tokens
+        with claude.messages.stream(model="base", max_tokens=6, tools=tools, messages=talk) as stream:
+            assert stream.get_final_message().stop_reason == "max_tokens"
+
+
+def test_ollama(served, family):
+    client = ollama.Client(host=served.url, headers={"authorization": "Bearer test-key"}, trust_env=False)
+    try:
+        called = [{"function": {"name": "add", "arguments": {"a": 1}}}]
+        past = [{"role": "assistant", "content": "", "tool_calls": called},
+                {"role": "tool", "content": "five", "tool_name": "add"}]  # fmt: skip
+        options = {"num_predict": 6, "seed": 1}
+        made = client.chat(model="base", messages=[*ASK, *past], tools=TOOLS, options=options)
+        assert made.done_reason == "length"
+        assert made.prompt_eval_count > 100
+        assert list(client.chat(model="base", messages=ASK, tools=TOOLS, options=options, stream=True))[-1].done
+        assert "tools" in client.show("base").capabilities
+    finally:
+        client._client.close()
+
+
+def test_ollama_tells_calls_whole(served, monkeypatch):
+    """Its clients know no tool_choice: the way of calling is one that always calls."""
+    from edgewise.serve import tools as module
+
+    asked = module.Asked
+    monkeypatch.setattr("edgewise.serve.http.calling.Asked", lambda tools, *_: asked(tools, True, None, False))
+    client = ollama.Client(host=served.url, headers={"authorization": "Bearer test-key"}, trust_env=False)
+    try:
+        settings = {"model": "base", "messages": ASK, "tools": TOOLS, "options": {"num_predict": 200, "seed": 2}}
+        (call,) = client.chat(**settings).message.tool_calls
+        jsonschema.validate(dict(call.function.arguments), SCHEMAS[call.function.name])
+        parts = list(client.chat(**settings, stream=True))
+        assert [one.function for part in parts for one in part.message.tool_calls or ()] == [call.function]
+        assert parts[-1].done_reason == "stop"
+    finally:
+        client._client.close()
 
 
 REFUSED = [

@@ -6,7 +6,7 @@ from typing import Any
 from edgewise.base import BadInput
 
 MANY = 500  # references; beyond that the question is left open
-PROPERTIES = 1000  # of one object: a parser holds some items for each of them in every state, and compiling is quadratic
+PROPERTIES = 1000  # of one object: a parser holds some items for each in every state, and compiling is quadratic
 
 
 def check_schema(schema: Any) -> None:

@@ -157,6 +157,18 @@ def message_of(output: CompletionOutput, tools: Tools | None) -> tuple[dict[str,
     return message, reader.reason(output.finish_reason)
 
 
+def whole_calls(said: Said, finish: str | None) -> list[Call]:
+    """Those whose arguments are complete: what max_tokens cut is left out, and `length` says so."""
+    if finish == "stop":
+        return said.calls
+    found = []
+    for call in said.calls:
+        with contextlib.suppress(ValueError):
+            json.loads(call.arguments)
+            found.append(call)
+    return found
+
+
 def deltas_of(parts: Sequence[Part], reader: Reader) -> list[dict[str, Any]]:
     """OpenAI's deltas: the first of a call has its id, type and name; later ones only a piece of its arguments."""
     found: list[dict[str, Any]] = []

@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -10,34 +11,41 @@ from starlette.responses import JSONResponse, Response
 
 from edgewise.base import Request as Asked
 from edgewise.base import StructuredOutputsParams
+from edgewise.serve.http.blocks import read_talk, read_tools, use_block
 from edgewise.serve.http.bodies import Events, fields, unless_gone
+from edgewise.serve.http.calling import held
 from edgewise.serve.http.errors import bad, understood
 from edgewise.serve.http.errors import body as error_body
 from edgewise.serve.http.fields import Fields
 from edgewise.serve.http.hosted import Hosted
-from edgewise.serve.http.messages import content_text
 from edgewise.serve.http.sampling import sampling, stops
-from edgewise.serve.http.settings import MAX_MESSAGES
 from edgewise.serve.http.shelf import model_for
 from edgewise.serve.http.streams import checked, merged
 from edgewise.serve.http.structured import anthropic_format
+from edgewise.serve.tools import Reader, Tools
+from edgewise.text.tools import Part
 
-REASONS = {"stop": "end_turn", "length": "max_tokens"}
+REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
 async def messages(request: Request) -> Response:
     body = await fields(request)
     model = await model_for(request, body)
-    talk = _talk(body)
+    talk = read_talk(body)
     most = body.integer("max_tokens", None, 1, 1 << 31)
     if most is None:
         raise bad("max_tokens", "max_tokens is missing: say how many tokens the answer may have.", "missing")
     stream = body.boolean("stream")
-    _no_tools(body)
-    params = _sampling(body, model, most, await anthropic_format(body, model))
+    tools, wanted = await held(model, read_tools(body), await anthropic_format(body, model))
+    _not_served(body)
+    params = _sampling(body, model, most, wanted)
     body.done()
-    asked = model.prepared(await model.chat_tokens(talk, param="messages"), params, "messages")
-    reply = _Reply(model, asked)
+    options: dict[str, Any] = {}
+    if tools is not None:
+        params = replace(params, skip_special_tokens=False)  # a call may begin with a control token
+        talk, options = tools.conversation(talk)
+    asked = model.prepared(await model.chat_tokens(talk, param="messages", **options), params, "messages")
+    reply = _Reply(model, asked, tools)
     if stream:
         return _AnthropicEvents(reply.stream(), request.app.state.settings, request.url.path)
     return JSONResponse(await unless_gone(request, reply.whole()))
@@ -46,10 +54,15 @@ async def messages(request: Request) -> Response:
 async def count_tokens(request: Request) -> Response:
     body = await fields(request)
     model = await model_for(request, body)
-    talk = _talk(body)
-    _no_tools(body)
+    talk = read_talk(body)
+    asked = read_tools(body)
+    _not_served(body)
+    await anthropic_format(body, model)
     body.done()
-    return JSONResponse({"input_tokens": len(await model.chat_tokens(talk))})
+    options: dict[str, Any] = {}
+    if asked is not None and model.template is not None:
+        talk, options = Tools(asked, model.template, model.tokenizer).conversation(talk)
+    return JSONResponse({"input_tokens": len(await model.chat_tokens(talk, **options))})
 
 
 def _sampling(body: Fields, model: Hosted, most: int, wanted: StructuredOutputsParams | None) -> Any:
@@ -66,31 +79,12 @@ def _sampling(body: Fields, model: Hosted, most: int, wanted: StructuredOutputsP
     )
 
 
-def _no_tools(body: Fields) -> None:
-    body.only("tools", [])
-    body.only("tool_choice", {"type": "none"})
+def _not_served(body: Fields) -> None:
     thinking = body.anything("thinking")
     if thinking is not None and thinking != {"type": "disabled"}:
         raise bad("thinking", "thinking is not supported here.", "unsupported")
     for name in ("container", "context_management", "mcp_servers"):
         body.only(name)
-
-
-def _talk(body: Fields) -> list[dict[str, Any]]:
-    system = body.anything("system")
-    found = [] if system is None else [{"role": "system", "content": content_text(system, "system")}]
-    listed = body.array("messages", MAX_MESSAGES)
-    if not listed:
-        raise bad("messages", "Give messages: a list of objects with role and content.", "missing")
-    for at, entry in enumerate(listed):
-        message = Fields(entry, f"messages[{at}].")
-        role = message.text("role", choices=("user", "assistant"))
-        content = message.anything("content")
-        message.done()
-        if role is None or content is None:
-            raise bad(f"messages[{at}]", f"messages[{at}] needs a role and a content.", "missing")
-        found.append({"role": role, "content": content_text(content, f"messages[{at}].content")})
-    return found
 
 
 class _AnthropicEvents(Events):
@@ -107,8 +101,8 @@ def _event(kind: str, value: dict[str, Any]) -> str:
 
 
 class _Reply:
-    def __init__(self, model: Hosted, asked: Asked) -> None:
-        self.model, self.asked = model, asked
+    def __init__(self, model: Hosted, asked: Asked, tools: Tools | None) -> None:
+        self.model, self.asked, self.tools = model, asked, tools
         self.head: dict[str, Any] = {
             "id": f"msg_{uuid.uuid4().hex}", "type": "message", "role": "assistant", "model": model.name,
         }  # fmt: skip
@@ -119,10 +113,18 @@ class _Reply:
             await stream.whole()
             result = checked(stream)
             (out,) = result.outputs
+            content, reason = [{"type": "text", "text": out.text}], out.finish_reason
+            if self.tools is not None:
+                reader = self.tools.reader()
+                reader.push(out.text)
+                reader.flush()
+                said, reason = reader.said, reader.reason(reason)
+                content = [{"type": "text", "text": said.content}] if said.content or not said.calls else []
+                content += [use_block(call) for call in said.calls]
             return {
                 **self.head,
-                "content": [{"type": "text", "text": out.text}],
-                **_reason(out.finish_reason, out.stop_reason),
+                "content": content,
+                **_reason(reason, out.stop_reason),
                 "usage": {
                     "input_tokens": result.metrics.prompt_tokens,
                     "output_tokens": result.metrics.completion_tokens,
@@ -134,22 +136,63 @@ class _Reply:
     async def stream(self) -> AsyncIterator[str]:
         stream = self.model.start(self.asked, goes_on=False)
         usage = {"input_tokens": len(self.asked.tokens), "output_tokens": 0}
+        reader = None if self.tools is None else self.tools.reader()
+        blocks = _Blocks(reader)
         try:
             message = {**self.head, "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
-            block = {"index": 0, "content_block": {"type": "text", "text": ""}}
-            yield _event("message_start", {"message": message}) + _event("content_block_start", block)
+            yield _event("message_start", {"message": message}) + (blocks.text("") if reader is None else "")
             async for _, chunk in merged([stream]):
-                if chunk.text:
-                    delta: dict[str, Any] = {"type": "text_delta", "text": chunk.text}
-                    yield _event("content_block_delta", {"index": 0, "delta": delta})
-                if chunk.finish_reason:
+                reason = chunk.finish_reason
+                if reader is None:
+                    text = blocks.text(chunk.text) if chunk.text else ""
+                else:
+                    parts = reader.push(chunk.text) + (reader.flush() if reason else [])
+                    text, reason = "".join(map(blocks.part, parts)), reader.reason(reason)
+                if reason:
                     made = stream.collector.metrics().completion_tokens
-                    delta = {"delta": _reason(chunk.finish_reason, chunk.stop_reason),
-                             "usage": {**usage, "output_tokens": made}}  # fmt: skip
-                    yield _event("content_block_stop", {"index": 0}) + _event("message_delta", delta)
-                    yield _event("message_stop", {})
+                    delta = {"delta": _reason(reason, chunk.stop_reason), "usage": {**usage, "output_tokens": made}}
+                    text += blocks.end() + _event("message_delta", delta) + _event("message_stop", {})
+                if text:
+                    yield text
         finally:
             stream.close()
+
+
+class _Blocks:
+    """Content blocks as events: each is opened, filled and closed before the next."""
+
+    def __init__(self, reader: Reader | None) -> None:
+        self._reader, self._index = reader, -1
+        self._open = self._live = False  # the last block is a text; it is not closed
+
+    def part(self, part: Part) -> str:
+        if part.text:
+            return self.text(part.text)
+        if part.name:
+            assert self._reader is not None
+            call = self._reader.said.calls[part.call]
+            block = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
+            return self.end() + self._begin(block, text=False)
+        return self._delta({"type": "input_json_delta", "partial_json": part.arguments})
+
+    def text(self, text: str) -> str:
+        begun = "" if self._open else self._begin({"type": "text", "text": ""}, text=True)
+        return begun + (self._delta({"type": "text_delta", "text": text}) if text else "")
+
+    def end(self) -> str:
+        if self._index < 0 or not self._live:
+            return ""
+        self._live = self._open = False
+        return _event("content_block_stop", {"index": self._index})
+
+    def _begin(self, block: dict[str, Any], *, text: bool) -> str:
+        before = self.end()
+        self._index += 1
+        self._open, self._live = text, True
+        return before + _event("content_block_start", {"index": self._index, "content_block": block})
+
+    def _delta(self, delta: dict[str, Any]) -> str:
+        return _event("content_block_delta", {"index": self._index, "delta": delta})
 
 
 def _reason(finish: str | None, stop: int | str | None) -> dict[str, Any]:

@@ -5,8 +5,10 @@ pulled or deleted from here.
 """
 
 import hashlib
+import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +17,9 @@ from starlette.responses import JSONResponse, Response
 
 import edgewise
 from edgewise.base import Request as Asked
+from edgewise.base import SamplingParams, StructuredOutputsParams
 from edgewise.serve.http.bodies import Lines, fields, line, unless_gone
+from edgewise.serve.http.calling import held, read_tools
 from edgewise.serve.http.embeddings import check, embedded
 from edgewise.serve.http.errors import bad
 from edgewise.serve.http.fields import Fields
@@ -27,6 +31,7 @@ from edgewise.serve.http.sampling import sampling
 from edgewise.serve.http.shelf import Place, Shelf, model_for
 from edgewise.serve.http.streams import checked, merged
 from edgewise.serve.http.structured import ollama_format
+from edgewise.serve.tools import Call, Said, Tools, whole_calls
 
 RENAMED = {"num_predict": "max_tokens", "repeat_penalty": "repetition_penalty"}
 NEVER = datetime(2100, 1, 1, tzinfo=UTC).isoformat()
@@ -72,7 +77,7 @@ async def show(request: Request) -> Response:
         {
             "details": _card(place)["details"],
             "model_info": info,
-            "capabilities": ["completion", "embedding"],
+            "capabilities": ["completion", "embedding", *(["tools"] if place.card.chat else [])],
             "modified_at": _time(place.created),
             "parameters": f"num_ctx {place.card.context}",
             "template": "",
@@ -104,11 +109,15 @@ async def chat(request: Request) -> Response:
     model = await model_for(request, body)
     loaded = time.perf_counter_ns()
     messages = read_messages(body)
-    body.only("tools", [])
-    stream, params = await _asked(request, body, model)
+    tools, wanted = await held(model, read_tools(body), await ollama_format(body, model))
+    stream, params = _asked(request, body, model, wanted)
     body.done()
-    asked = model.prepared(await model.chat_tokens(messages, param="messages"), params, "messages")
-    return await _answer(request, _Reply(model, asked, began, loaded, chat=True), stream)
+    options: dict[str, Any] = {}
+    if tools is not None:
+        params = replace(params, skip_special_tokens=False)  # a call may begin with a control token
+        messages, options = tools.conversation(messages)
+    asked = model.prepared(await model.chat_tokens(messages, param="messages", **options), params, "messages")
+    return await _answer(request, _Reply(model, asked, began, loaded, chat=True, tools=tools), stream)
 
 
 async def generate(request: Request) -> Response:
@@ -123,7 +132,7 @@ async def generate(request: Request) -> Response:
     raw = body.boolean("raw") or model.template is None
     for name in ("suffix", "images", "template", "context"):
         body.only(name, "", [])
-    stream, params = await _asked(request, body, model)
+    stream, params = _asked(request, body, model, await ollama_format(body, model))
     body.done()
     if raw and system:
         raise bad("system", "system needs a chat template; this is a plain completion.", "unsupported")
@@ -183,10 +192,11 @@ async def _moved(request: Request, body: Fields, began: int, *, chat: bool) -> R
     })  # fmt: skip
 
 
-async def _asked(request: Request, body: Fields, model: Hosted) -> tuple[bool, Any]:
+def _asked(
+    request: Request, body: Fields, model: Hosted, wanted: StructuredOutputsParams | None
+) -> tuple[bool, SamplingParams]:
     stream = body.boolean("stream", True)
     request.state.leases[-1].keep_s = keep_alive(body)
-    wanted = await ollama_format(body, model)
     body.only("think", False)
     body.only("logprobs", False)
     body.only("top_logprobs", 0)
@@ -215,19 +225,24 @@ async def _answer(request: Request, reply: "_Reply", stream: bool) -> Response:
 
 class _Reply:
     def __init__(
-        self, model: Hosted, asked: Asked, began: int, loaded: int, *, chat: bool, goes_on: bool = False
-    ) -> None:
+        self, model: Hosted, asked: Asked, began: int, loaded: int, *, chat: bool, goes_on: bool = False,
+        tools: Tools | None = None,
+    ) -> None:  # fmt: skip
         self.model, self.asked, self.began, self.load_ns = model, asked, began, loaded - began
-        self.chat, self.goes_on = chat, goes_on
+        self.chat, self.goes_on, self.tools = chat, goes_on, tools
 
-    def _part(self, text: str) -> dict[str, Any]:
-        said = {"message": {"role": "assistant", "content": text}} if self.chat else {"response": text}
+    def _part(self, text: str, calls: Sequence[Call] = ()) -> dict[str, Any]:
+        said: dict[str, Any] = {"response": text}
+        if self.chat:
+            said = {"message": {"role": "assistant", "content": text}}
+        if calls:
+            said["message"]["tool_calls"] = [_call(at, call) for at, call in enumerate(calls)]
         return {"model": self.model.name, "created_at": _time(time.time()), **said, "done": False}
 
-    def _last(self, text: str, reason: str | None, metrics: Any) -> dict[str, Any]:
+    def _last(self, text: str, reason: str | None, metrics: Any, calls: Sequence[Call] = ()) -> dict[str, Any]:
         prompt_ns = int(metrics.ttft_s * 1e9)
         return {
-            **self._part(text),
+            **self._part(text, calls),
             "done": True,
             "done_reason": reason,
             "total_duration": time.perf_counter_ns() - self.began,
@@ -243,17 +258,32 @@ class _Reply:
         try:
             await stream.whole()
             result = checked(stream)
-            return self._last(result.outputs[0].text, result.outputs[0].finish_reason, result.metrics)
+            (out,) = result.outputs
+            said = Said(out.text) if self.tools is None else self.tools.read(out.text)
+            return self._last(said.content, out.finish_reason, result.metrics, whole_calls(said, out.finish_reason))
         finally:
             stream.close()
 
     async def stream(self) -> AsyncIterator[str]:
         stream = self.model.start(self.asked, goes_on=self.goes_on)
         try:
+            reader = None if self.tools is None else self.tools.reader()
             async for _, chunk in merged([stream]):
-                if chunk.text:
-                    yield line(self._part(chunk.text))
+                text = chunk.text
+                if reader is not None:
+                    parts = reader.push(text) + (reader.flush() if chunk.finish_reason else [])
+                    text = "".join(part.text for part in parts)
+                if text:
+                    yield line(self._part(text))
+                if chunk.finish_reason and reader is not None:
+                    calls = whole_calls(reader.said, chunk.finish_reason)
+                    if calls:  # as objects, so whole ones only
+                        yield line(self._part("", calls))
                 if chunk.metrics is not None:
                     yield line(self._last("", chunk.finish_reason, chunk.metrics))
         finally:
             stream.close()
+
+
+def _call(index: int, call: Call) -> dict[str, Any]:
+    return {"id": call.id, "function": {"index": index, "name": call.name, "arguments": json.loads(call.arguments)}}
