@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from edgewise.base import BadInput
+from edgewise.train import __main__ as command
 from edgewise.train import dataset, loop
 from edgewise.train.__main__ import run
 from edgewise.train.corpus import stdlib_folder
@@ -172,6 +173,21 @@ def test_smoke_of_every_member_goes_the_whole_way(
     assert "polyline" in (tmp_path / "out" / "loss.svg").read_text()
     run(["eval", name, "--smoke", "--count", "1", "--json", *folders])
     assert json.loads(capsys.readouterr().out)
+
+
+def test_all_trains_everybody_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "one", lambda args: done.append((args.words, args.minutes, args.resume, args.to)))
+    (tmp_path / "build-train" / "base").mkdir(parents=True)
+    (tmp_path / "build-train" / "base" / "report.md").touch()
+    run(["all", "--minutes", "28", "--resume", "--to", "kept"])
+    assert [words for words, *_ in done] == [[name] for name in command.SHARES if name != "base"]
+    assert sum(minutes for _, minutes, *_ in done) == pytest.approx(28 * (1 - 8 / sum(command.SHARES.values())))
+    assert done[0][2:] == (False, Path("kept/draft"))
+    assert command.SHARES.keys() == set(members()) - {"base-gpu"}
+    with pytest.raises(BadInput, match="wants --minutes"):
+        run(["all"])
 
 
 def test_prepare_can_insist_on_the_same_text(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ edgewise train prepare                     # the text alone; --packages reads in
 edgewise train eval moe                    # what the member is good for, in figures
 edgewise train report base                 # bits per byte and samples, again
 edgewise train export draft --to FILE.gguf # or --to FOLDER
+edgewise train all --minutes 25 --to kept  # everybody in turn, for half an hour on a GPU; --resume goes on
 """
 
 import argparse
+import copy
 import signal
 import sys
 from pathlib import Path
@@ -23,6 +25,8 @@ from edgewise.train.corpus import stdlib_folder
 from edgewise.train.recipe import Recipe, load_recipe, members
 
 VERBS = ("prepare", "eval", "report", "export")
+# Of the minutes of `all`; base first, for it teaches draft.
+SHARES = {"base": 8, "draft": 3, "moe": 4, "sparse": 3, "s": 1, "m": 2, "l": 3, "moe-pre": 3, "enc": 1}
 SMOKE_CORPUS = "json"  # the one package of the library that --smoke reads
 
 
@@ -51,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         "edgewise train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     it.add_argument("words", nargs="+", metavar="NAME", help=f"a member ({', '.join(members())}) or a TOML file; "
-                    f"before it perhaps one of {', '.join(VERBS)}")  # fmt: skip
+                    f"before it perhaps one of {', '.join(VERBS)}; or all")  # fmt: skip
     it.add_argument("--corpus", type=Path, help="the folder to read (default: this interpreter's standard library)")
     it.add_argument("--packages", action="store_true", help="prepare: read installed packages, permissive ones only")
     it.add_argument("--lock", type=Path, help="prepare: the corpus.json of an earlier run; refuse any other text")
@@ -98,6 +102,25 @@ def chosen(args: argparse.Namespace) -> tuple[str, Recipe]:
 
 def run(argv: list[str]) -> None:
     args = parser().parse_args(argv)
+    if args.words != ["all"]:
+        one(args)
+        return
+    if args.minutes is None or args.out or args.start:
+        raise BadInput("'all' wants --minutes, and every member its own folder: no --out, no --start.")
+    for name, share in SHARES.items():
+        mine = copy.copy(args)
+        out = Path(f"build-train/{name}{'-smoke' if args.smoke else ''}")
+        if args.resume and (out / "report.md").is_file():
+            continue
+        mine.words, mine.minutes = [name], args.minutes * share / sum(SHARES.values())
+        mine.resume = args.resume and (out / "state.pt").is_file()
+        mine.to = args.to / name if args.to else None
+        print(f"{name}: {mine.minutes:.1f} minutes", flush=True)
+        one(mine)
+
+
+def one(args: argparse.Namespace) -> None:
+    """What the arguments say of one member."""
     verb, recipe = chosen(args)
     suffix = "-smoke" if args.smoke else ""
     corpus = args.corpus or (stdlib_folder() / SMOKE_CORPUS if args.smoke else stdlib_folder())

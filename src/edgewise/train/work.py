@@ -246,9 +246,12 @@ def _shown(found: dict[str, Any]) -> list[str]:
 
 
 def export(recipe: Recipe, place: Place, to: Path | None) -> None:
-    """Writes the files to keep, and the card beside them."""
+    """Writes the files to keep, and the card beside them: into `to`, a GGUF file or a folder.
+
+    Without `to`, in the way the family is kept: below the run's folder, as GGUF where that can say what the model is.
+    """
     gguf = recipe.kind == "language" and kept_as_gguf(recipe.model)
-    target = to or place.out / (f"{recipe.name}.gguf" if gguf else "kept")
+    target = to or place.out / "kept" / (f"{recipe.name}.gguf" if gguf else "")
     size = export_files(place.out / "model", target, recipe.model)
     print(f"{target}: {size} bytes")
     if (place.out / "report.md").is_file():
