@@ -1,0 +1,112 @@
+"""auto under numbers made for the test: deep where drafts come true and rows are cheap, and else it steps aside."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from edgewise.base import BadInput, SamplingParams, SeqId, Unsupported
+from edgewise.decode.api import Accepted, Draft, SeqView, Spent
+from edgewise.decode.curve import VerifyCurve, best_depths
+from edgewise.decode.speculators.auto import AutoSpeculator
+
+LINEAR = {n: 1.0 + 0.1 * (n - 1) for n in range(1, 65)}
+
+
+def play(
+    chance: float, cost: Callable[[int], float], steps: int, batch: int = 1, draft_s: float = 0.0
+) -> tuple[float, int]:
+    """Tokens a second with auto over those without, and nodes drafted, where tokens come true with this chance."""
+    auto = AutoSpeculator(members="ngram")
+    views = [SeqView(SeqId(i), [1, 2, 3, 4] * 8, 8, SamplingParams()) for i in range(batch)]
+    for view in views:
+        auto.begin(view.seq, view.tokens)
+    dice, tokens, seconds, nodes = np.random.default_rng(1), 0, 0.0, 0
+    for _ in range(steps):
+        drafts = auto.propose(views, 512)
+        outcomes = []
+        for view, draft in zip(views, drafts, strict=True):
+            kept = 0
+            while kept < len(draft.tokens) and dice.random() < chance:
+                kept += 1
+            outcomes.append(Accepted(view.seq, (0,) * (kept + 1), tuple(range(kept)), ()))
+            tokens += kept + 1
+        rows = batch + sum(len(draft.tokens) for draft in drafts)
+        nodes += rows - batch
+        spent = Spent(draft_s * (rows > batch), cost(rows), rows, 0)
+        seconds += spent.pass_s + spent.draft_s
+        auto.accepted(outcomes, spent)
+    return tokens / seconds * cost(batch) / batch, nodes
+
+
+@pytest.mark.parametrize("batch", [1, 4, 16])
+@pytest.mark.parametrize("slope", [0.02, 0.3, 1.0])
+def test_wrong_drafts_cost_a_twentieth_at_most(batch: int, slope: float) -> None:
+    gain, nodes = play(0.0, lambda rows: 1.0 + slope * (rows - 1), 400, batch)
+    assert gain > 0.95
+    assert nodes > 0  # it did try
+
+
+def test_good_drafts_go_deep_where_rows_are_cheap() -> None:
+    gain, _ = play(0.95, lambda rows: 1.0 + 0.02 * (rows - 1), 400)
+    assert gain > 4
+    some, _ = play(0.8, lambda rows: 1.0 + 0.2 * (rows - 1), 400)
+    assert 1.3 < some < gain
+
+
+def test_drafts_that_cannot_pay_are_left() -> None:
+    gain, nodes = play(0.9, lambda rows: float(rows), 500)  # a row costs what it brings, at best
+    assert gain > 0.97
+    assert nodes < 60
+    gain, nodes = play(0.95, lambda rows: 1.0 + 0.02 * (rows - 1), 500, draft_s=9.0)  # drafting itself is too slow
+    assert nodes < 1500
+
+
+def test_depths_are_the_best_there_are() -> None:
+    curve = VerifyCurve()
+    for rows, seconds in LINEAR.items():
+        curve.saw(rows, seconds)
+    for chances in ([0.9], [0.5], [0.9, 0.2], [0.7, 0.7, 0.0]):
+        depths, gain = best_depths(curve, chances, [6] * len(chances), 100, 0.1, 0.05)
+        plain = curve.seconds(len(chances)) / len(chances)
+
+        def rate(deep: tuple[int, ...], chances: list[float] = chances) -> float:
+            tokens = len(chances) + sum(sum(c**k for k in range(1, d + 1)) for c, d in zip(chances, deep, strict=True))
+            if not any(deep):
+                return tokens / curve.seconds(len(chances))
+            return tokens / (curve.seconds(len(chances) + sum(deep)) + 0.1 + 0.05 * max(deep))
+
+        every = max(rate(deep) for deep in np.ndindex(*[7] * len(chances)))
+        assert rate(tuple(depths)) == pytest.approx(every, rel=0.02)
+        assert gain == pytest.approx(rate(tuple(depths)) * plain)
+
+
+def test_the_curve_between_and_beyond_what_was_measured() -> None:
+    curve = VerifyCurve()
+    assert curve.seconds(3) == 0
+    curve.saw(1, 1.0)
+    assert 1.0 < curve.seconds(5) < 1.5
+    curve.saw(5, 2.0)
+    assert curve.seconds(3) == pytest.approx(1.5)
+    assert curve.seconds(9) == pytest.approx(3.0)
+    for _ in range(100):
+        curve.saw(5, 1000.0)
+        break
+    assert curve.seconds(5) < 2.5  # one wild step changes little
+
+
+def test_a_draft_is_cut_to_its_depth_with_its_odds() -> None:
+    from edgewise.decode.speculators.auto import _cut
+
+    odd = np.ones(3) / 3
+    assert _cut(Draft.chain([1, 2, 3], [odd] * 3), 2) == Draft.chain([1, 2], [odd] * 2)
+    assert _cut(Draft.chain([1, 2]), 0) == Draft()
+
+
+def test_what_auto_is_not_made_of_is_refused() -> None:
+    with pytest.raises(Unsupported, match="ngrm"):
+        AutoSpeculator(members="ngrm+suffix")
+    with pytest.raises(BadInput, match="needs members"):
+        AutoSpeculator(members="")
+    with pytest.raises(BadInput, match="depth=0"):
+        AutoSpeculator(depth=0)

@@ -1,0 +1,63 @@
+"""Speculation through the front door: the embedded model's answers are the same bits, and bad choices are refused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgewise.base import BadInput, Incompatible, OutOfRoom, SamplingParams, Unsupported
+from edgewise.embedded import embedded_model
+from edgewise.serve.llm import LLM
+from edgewise.testing.tiny import tiny_model
+
+CODE = "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n    return a - b\n\n\ndef mul("
+PROSE = "The module provides a simple way to read the file. The file is read line by line, and"
+
+
+def answers(texts: list[Any], tokens: int, **options: Any) -> tuple[list[list[int]], int, int]:
+    """Token ids of each prompt's greedy and seeded completions, then how many were drafted and accepted."""
+    with LLM(max_num_seqs=8, ctx_size=512, threads=1, **options) as llm:
+        greedy = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
+        seeded = SamplingParams(temperature=0.7, seed=5, max_tokens=tokens // 4, ignore_eos=True)
+        results = llm.generate(texts * 2, [greedy] * len(texts) + [seeded] * len(texts))
+        return (
+            [result.outputs[0].token_ids for result in results],
+            sum(result.metrics.drafted for result in results),
+            sum(result.metrics.accepted for result in results),
+        )
+
+
+@pytest.mark.native
+def test_code_prose_and_noise_are_the_same_bits() -> None:
+    pytest.importorskip("edgewise._native")
+    noise = np.random.default_rng(3).integers(5, 400, 40).tolist()
+    texts: list[Any] = [CODE, PROSE, noise, CODE * 3]
+    want, none, _ = answers(texts, 160)
+    assert none == 0
+    for speculator in ("ngram", "suffix", "auto", f"draft:model={embedded_model()},depth=3"):
+        got, drafted, accepted = answers(texts, 160, speculator=speculator, prefill_chunk=24)
+        assert got == want, speculator
+        assert drafted >= accepted > 0, speculator
+
+
+def test_a_draft_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
+    target = tiny_model("llama", tmp_path / "target")
+    with LLM(target, device="reference", speculator=f"draft:model={target}") as llm:
+        assert llm.generate("a", SamplingParams(temperature=0, max_tokens=4))
+    with pytest.raises(Incompatible, match="different vocabularies: token 0 is"):
+        LLM(target, device="reference", speculator=f"draft:model={embedded_model()}")
+
+
+def test_bad_choices_are_refused_before_weights_are_read(tmp_path: Path) -> None:
+    folder = tiny_model("llama", tmp_path / "target")
+    for error, words, options in (
+        (BadInput, "needs a model", {"speculator": "draft"}),
+        (BadInput, "nowhere", {"speculator": "draft:model=/nowhere/at-all.gguf"}),
+        (BadInput, "no setting 'modle'", {"speculator": "draft:modle=x"}),
+        (OutOfRoom, "memory_mb=0.001", {"speculator": f"draft:model={folder},memory_mb=0.001"}),
+        (Unsupported, "no verifier 'mach'", {"speculator": "ngram", "verifier": "mach"}),
+        (BadInput, "is not key=value", {"speculator": "ngram:4"}),
+    ):
+        with pytest.raises(error, match=words):
+            LLM(folder, device="reference", **options)
