@@ -569,7 +569,8 @@ void load_pages(Device&, Pages& pool, const Ints& which, const nb::ndarray<const
 
 // Sequences of (name, start, count, past) and their page tables.
 std::shared_ptr<Plan> attn_plan(Device&, const std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t>>& seqs,
-                                const std::vector<Ints>& tables, int64_t page_tokens) {
+                                const std::vector<Ints>& tables, int64_t page_tokens,
+                                const std::vector<std::tuple<int64_t, int64_t, int64_t>>& copies) {
   need(page_tokens > 0 && page_tokens % kLanes == 0, "attn_plan: page_tokens must be a multiple of 16.");
   need(seqs.size() == tables.size(), "attn_plan: one page table for each sequence.");
   auto plan = std::make_shared<Plan>();
@@ -597,6 +598,11 @@ std::shared_ptr<Plan> attn_plan(Device&, const std::vector<std::tuple<int64_t, i
       plan->highest_page = std::max(plan->highest_page, page);
       plan->pages.push_back(page);
     }
+  }
+  for (const auto& [row, page, slot] : copies) {
+    need(row >= 0 && row < plan->rows && page >= 0 && page < INT32_MAX && slot >= 0 && slot < page_tokens, "attn_plan: a copy names no row, page or slot.");
+    plan->highest_page = std::max(plan->highest_page, int32_t(page));
+    plan->copies.push_back({row, page, slot});
   }
   return plan;
 }
@@ -725,7 +731,7 @@ void bind_ops(nb::module_& m) {
       .def("copy_page", &copy_page, "pool"_a, "src"_a, "dst"_a)
       .def("save_pages", &save_pages, "pool"_a, "pages"_a)
       .def("load_pages", &load_pages, "pool"_a, "pages"_a, "data"_a)
-      .def("attn_plan", &attn_plan, "seqs"_a, "tables"_a, "page_tokens"_a)
+      .def("attn_plan", &attn_plan, "seqs"_a, "tables"_a, "page_tokens"_a, "copies"_a = nb::list())
       .def("append", &append, "pool"_a, "k"_a, "v"_a, "plan"_a)
       .def("attention", &attention, "spec"_a, "q"_a, "pool"_a, "plan"_a);
 }

@@ -90,6 +90,10 @@ struct Plan {
   std::vector<Sequence> sequences;
   std::vector<int32_t> pages;
   std::vector<int64_t> row_sequence;  // (rows)
+  struct Copy {
+    int64_t row, page, slot;
+  };
+  std::vector<Copy> copies;  // further places of a row's keys and values, which other rows will look for there
   int64_t rows = 0, page_tokens = 0;
   int32_t highest_page = -1;
 };

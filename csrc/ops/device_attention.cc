@@ -17,6 +17,8 @@ void Device::append(const Pages& pool, const float* keys, const float* values, c
       k.append(view, page, position % view.page_tokens, keys + r * cols, values + r * cols, 0, view.kv_heads);
     }
   });
+  for (const Plan::Copy& copy : plan.copies)
+    k.append(view, copy.page, copy.slot, keys + copy.row * cols, values + copy.row * cols, 0, view.kv_heads);
 }
 
 namespace {

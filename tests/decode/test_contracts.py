@@ -133,3 +133,20 @@ class TestDrawnDraft(SpeculatorContract):
 class TestAuto(SpeculatorContract):
     def make(self) -> Speculator:
         return AutoSpeculator("ngram+suffix", depth=5, plain=4)
+
+
+class TestSuffixTree(SpeculatorContract):
+    def make(self) -> Speculator:
+        return SuffixSpeculator(n=1, depth=7, width=3, alpha=4.0, least=0.01)
+
+
+class TestDraftTree(SpeculatorContract):
+    def make(self) -> Speculator:
+        return ToyDraft(1, 64, width=3, depth=3)
+
+
+class TestDrawnTree(SpeculatorContract):
+    verifier = "rejection"
+
+    def make(self) -> Speculator:
+        return ToyDraft(1, 64, width=2, depth=3)

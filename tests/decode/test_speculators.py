@@ -89,6 +89,18 @@ def test_suffix_is_bounded() -> None:
     assert member._texts[SeqId(1)].own.tokens == 64
 
 
+def test_a_suffix_tree_has_the_likeliest_nodes() -> None:
+    member = SuffixSpeculator(n=2, depth=5, width=2, alpha=2, least=0.0)
+    tokens = [A, B, C, D, X, A, B, C, D, Y, A, B, E, F, F, A, B]
+    member.begin(SeqId(0), tokens)
+    (found,) = member.propose([SeqView(SeqId(0), tokens, 17, SamplingParams())], 100)
+    assert found.tokens[:2] == (C, D)
+    assert found.parents[:2] == (-1, 0)
+    assert E in found.tokens
+    assert found.parents[found.tokens.index(E)] == -1
+    assert len(found.tokens) == 5
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_the_automaton_knows_every_substring_and_its_successors(seed: int) -> None:
     numbers = random.Random(seed)
@@ -119,7 +131,8 @@ def test_the_automaton_knows_every_substring_and_its_successors(seed: int) -> No
 
 
 @pytest.mark.parametrize(
-    "text", ["ngram:n=0", "ngram:depth=x", "suffix:n=0", "suffix:room=1", "suffix:alpha=0", "suffix:least=2"]
+    "text",
+    ["ngram:n=0", "ngram:depth=x", "suffix:n=0", "suffix:room=1", "suffix:width=0", "suffix:alpha=0", "suffix:least=2"],
 )
 def test_senseless_settings_are_refused(text: str) -> None:
     with pytest.raises(BadInput, match=text.partition(":")[0]):

@@ -8,11 +8,14 @@ import pytest
 
 from edgewise.base import Cap, Incompatible, Request, SamplingParams, SeqId, Tap
 from edgewise.decode.api import Accepted, Draft, LogitsRule, SeqView, Spent, Target
+from edgewise.decode.samplers import SAMPLERS
 from edgewise.decode.speculators import SPECULATORS
+from edgewise.decode.verifiers import VERIFIERS
+from edgewise.engine.api import Work
 from edgewise.engine.loop import Engine
 from edgewise.engine.policies.fcfs import FirstComeFirstServed
 from edgewise.engine.runners.text import TextRunner
-from edgewise.kernels.api import Floats
+from edgewise.kernels.api import Device, Floats
 from edgewise.kernels.devices.reference import ReferenceDevice
 from edgewise.testing.toy import ToyModel
 
@@ -68,11 +71,28 @@ class GreedyChain:
         return Accepted(view.seq, tuple(best[: keep + 1]), tuple(range(keep)), tuple(range(keep + 1)))
 
 
-def run(speculator: Any, pages: int = 64, **options: Any) -> dict[int, tuple[list[int], list[Any], str]]:
-    model = ToyModel(ReferenceDevice())
+class Failing(TextRunner):
+    """Every few passes of several sequences, or of a tree, come to nothing after the work was done."""
+
+    fails, passes = 0, 0
+
+    def step(self, work: Sequence[Work]) -> Floats:
+        logits = super().step(work)
+        self.passes += 1
+        if self.fails and self.passes % self.fails == 0 and (len(work) > 1 or work[0].branches):
+            raise RuntimeError("as if")
+        return logits
+
+
+def run(
+    speculator: Any, pages: int = 64, device: Device | None = None, verifier: Any = None, fails: int = 0, **options: Any
+) -> dict[int, tuple[list[int], list[Any], str]]:
+    model = ToyModel(device or ReferenceDevice())
     kv = model.cache(pages)
+    runner = Failing(model, kv, model.device)
+    runner.fails = fails
     loop = Engine(
-        TextRunner(model, kv, model.device), kv, FirstComeFirstServed(), speculator, GreedyChain(),
+        runner, kv, FirstComeFirstServed(), speculator, verifier or GreedyChain(),
         vocab=61, context=128, ends={7}, **options,
     )  # fmt: skip
     for at in range(4):
@@ -99,10 +119,54 @@ def test_drafts_change_no_token_and_no_logprob(wrong: float, length: int, pages:
     assert (guesser.kept > 0) == (wrong < 1)
 
 
-def test_a_tree_is_refused() -> None:
-    class Tree(Guesser):
-        def propose(self, seqs: Sequence[SeqView], budget: int) -> Sequence[Draft]:
-            return [Draft((1, 2), (-1, -1)) for _ in seqs]
+class TreeGuesser(Guesser):
+    """Several branches: the truth, sometimes with a mistake, at a random place among wrong siblings."""
 
-    with pytest.raises(Incompatible, match="tree"):
-        run(Tree({}, 2, 0.0))
+    def propose(self, seqs: Sequence[SeqView], budget: int) -> Sequence[Draft]:
+        drafts = []
+        for chain in super().propose(seqs, budget):
+            tokens: list[int] = []
+            parents: list[int] = []
+            parent = -1
+            for token in chain.tokens:
+                others = [(token + 1 + at) % 61 for at in range(int(self.numbers.integers(0, 3)))]
+                place = int(self.numbers.integers(0, len(others) + 1))
+                siblings = [*others[:place], token, *others[place:]]
+                first = len(tokens)
+                tokens += siblings
+                parents += [parent] * len(siblings)
+                if others:  # a wrong branch goes on
+                    tokens.append(token)
+                    parents.append(first + (place == 0))
+                parent = first + place
+            drafts.append(Draft(tuple(tokens), tuple(parents)))
+        return drafts
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.3])
+@pytest.mark.parametrize(("length", "pages", "rows"), [(1, 64, 512), (4, 64, 512), (4, 14, 512), (3, 64, 40)])
+def test_trees_change_no_token_and_no_logprob(
+    wrong: float, length: int, pages: int, rows: int, device: Device
+) -> None:
+    want = run(SPECULATORS.build("none"), device=device)
+    guesser = TreeGuesser({at: tokens for at, (tokens, _, _) in want.items()}, length, wrong)
+    assert run(guesser, pages, device, VERIFIERS.build("match", sampler=SAMPLERS.build("greedy")), rows=rows) == want
+    assert not guesser.open
+    assert guesser.kept > 20
+
+
+def test_a_pass_that_fails_with_a_tree_is_done_again_without(device: Device) -> None:
+    want = run(SPECULATORS.build("none"), device=device)
+    guesser = TreeGuesser({at: tokens for at, (tokens, _, _) in want.items()}, 3, 0.2)
+    match = VERIFIERS.build("match", sampler=SAMPLERS.build("greedy"))
+    assert run(guesser, 64, device, match, fails=5) == want
+
+
+@pytest.mark.parametrize(("tokens", "parents"), [((1, 2), (-1, 1)), ((1, 2), (0, -1)), ((1, 2), (-1,)), ((1,), (-2,))])
+def test_a_tree_that_is_none_is_refused(tokens: tuple[int, ...], parents: tuple[int, ...]) -> None:
+    class Broken(Guesser):
+        def propose(self, seqs: Sequence[SeqView], budget: int) -> Sequence[Draft]:
+            return [Draft(tokens, parents) for _ in seqs]
+
+    with pytest.raises(Incompatible, match="no tree"):
+        run(Broken({}, 2, 0.0))

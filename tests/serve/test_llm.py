@@ -308,8 +308,8 @@ def test_caps_are_checked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     from edgewise.base import Cap
     from edgewise.decode.speculators.none import NoSpeculator
 
-    monkeypatch.setattr(NoSpeculator, "needs", frozenset({Cap.TREE}))
-    with pytest.raises(Incompatible, match="speculator 'none' needs TREE; kv 'paged' gives EXPORT, FORK, REWIND"):
+    monkeypatch.setattr(NoSpeculator, "needs", frozenset({Cap.EXACT}))
+    with pytest.raises(Incompatible, match="'none' needs EXACT; kv 'paged' gives EXPORT, FORK, REWIND, TREE"):
         LLM(folder, device="reference")
 
 

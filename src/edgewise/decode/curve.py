@@ -1,9 +1,9 @@
 """What a pass of N rows costs, as measured so far: the verify-cost curve T(N), and the depths it pays for."""
 
+from collections import deque
 from collections.abc import Sequence
 
-FADE = 0.1  # share of the newest measurement
-WILD = 3.0  # times what was expected: somebody else took the machine
+LATEST = 9  # measurements of which the median is taken: somebody else may take the machine for a while
 SLOPE = 0.02  # of T(1), for each row more, while only one number of rows was seen
 EXACT = 32  # rows from here on are measured in eights
 
@@ -11,14 +11,15 @@ EXACT = 32  # rows from here on are measured in eights
 class VerifyCurve:
     def __init__(self) -> None:
         self.points: dict[int, float] = {}
+        self._latest: dict[int, deque[float]] = {}
 
     def saw(self, rows: int, seconds: float) -> None:
         key = rows if rows <= EXACT else -(-rows // 8) * 8
-        known = self.points.get(key)
-        if known is None:
-            self.points[key] = seconds
-        else:
-            self.points[key] = known + FADE * (min(seconds, WILD * known) - known)
+        latest = self._latest.get(key)
+        if latest is None:
+            latest = self._latest[key] = deque(maxlen=LATEST)
+        latest.append(seconds)
+        self.points[key] = sorted(latest)[len(latest) // 2]
 
     def seconds(self, rows: int) -> float:
         """Straight lines between what was measured; it never falls. 0 when nothing was."""
@@ -60,7 +61,7 @@ def best_depths(
         depths[at] += 1
         deepest = max(deepest, depths[at])
         worth[at] = worth[at] * chances[at] if depths[at] < most[at] else 0.0
-        now = tokens / count * plain / (curve.seconds(rows) + fixed_s + deepest * level_s)
+        now = tokens / count * plain / (max(plain, curve.seconds(rows)) + fixed_s + deepest * level_s)
         if now > gain:
             best, gain = depths[:], now
     return best, gain

@@ -83,12 +83,17 @@ class SchedulerPolicy(Protocol):
 
 
 class Work(NamedTuple):
-    """One sequence's part of a step: new tokens after `past` cached ones, and the last `wanted` of them get logits."""
+    """One sequence's part of a step: new tokens after `past` cached ones, and the last `wanted` of them get logits.
+
+    Where they end in a tree, `parents` are Draft.parents of its nodes, the last len(parents) tokens, and `branches` the
+    sequences of its leaves, in order: `seq` itself, then forks of it. A chain needs neither."""
 
     seq: SeqId
     tokens: Sequence[int]
     past: int
     wanted: int
+    parents: Sequence[int] = ()
+    branches: Sequence[SeqId] = ()
 
 
 class Runner(Protocol):

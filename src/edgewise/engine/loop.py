@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
-from edgewise.base import BadInput, Clock, EdgewiseError, Event, Incompatible, OutOfRoom, Request, SeqId, WallClock
+from edgewise.base import BadInput, Cap, Clock, EdgewiseError, Event, Incompatible, OutOfRoom, Request, SeqId, WallClock
 from edgewise.decode.api import Accepted, Draft, Speculator, Spent, Verifier
 from edgewise.decode.grammars import Grammars, Piece
 from edgewise.decode.logprobs import token_logprobs
@@ -19,6 +19,7 @@ from edgewise.engine.api import Budget, Decision, Ended, Runner, SchedulerPolicy
 from edgewise.engine.checks import check_request
 from edgewise.engine.meter import StepMeter
 from edgewise.engine.sample import Sample
+from edgewise.engine.trees import first_branch, fitting, leaf_below, leaves
 from edgewise.kernels.api import Floats
 from edgewise.kv.api import KVCache, Swap
 
@@ -78,6 +79,8 @@ class Engine:
         self._shares: dict[str, float] = {}
         self._deadlines = False
         self._draft_s, self._spent = 0.0, Spent(0.0, 0.0, 0, 0)
+        self._branches: dict[SeqId, list[SeqId]] = {}  # forks that hold the other branches of a tree, for one step
+        self._next_branch = itertools.count(-1_000_000, -1)  # requests count up from 0, a runner's own down from -1
         self._ordinal = itertools.count()
         self._next_seq = itertools.count()
 
@@ -161,12 +164,15 @@ class Engine:
         try:
             logits = self.runner.step([piece for _, piece, _ in ready])
         except Exception as problem:
-            if len(ready) == 1:
+            if len(ready) == 1 and not ready[0][1].branches:
                 self._end(ready[0][0], "error", _words(problem))
                 return
             for entry in ready:
                 sample = entry[0]
                 if sample.running:
+                    if sample.seq in self._branches:  # without its tree
+                        self._release(sample.seq)
+                        entry = (sample, Work(sample.seq, entry[1].tokens[:1], sample.cached, 1), NO_DRAFT)
                     if self.kv.length(sample.seq) > sample.cached:  # it failed after the work was done
                         self.kv.rewind(sample.seq, sample.cached)
                         self.kv.reserve(sample.seq, sample.cached + len(entry[1].tokens))
@@ -229,10 +235,16 @@ class Engine:
         ready: list[tuple[Sample, Work, Draft]] = []
         for sample, draft in zip(decoding, drafts, strict=True):
             if draft.tokens:
-                draft = _chain(draft, sample.limit - len(sample.tokens))
-            if sample.running and self._reserve(sample, 1 + len(draft.tokens), volunteers):
+                draft = fitting(draft, sample.limit - len(sample.tokens) - 1)
+            ends = leaves(draft)
+            if sample.running and self._reserve(sample, 1 + (ends[0][1] if ends else 0), volunteers):
+                draft, branches = self._branch(sample, draft, ends, len(decoding))
                 tokens = (*sample.tokens[sample.cached :], *draft.tokens)
-                ready.append((sample, Work(sample.seq, tokens, sample.cached, 1 + len(draft.tokens)), draft))
+                work = Work(
+                    sample.seq, tokens, sample.cached, 1 + len(draft.tokens), draft.parents if branches else (),
+                    branches,
+                )  # fmt: skip
+                ready.append((sample, work, draft))
         for seq, count in decision.prefill:
             sample = samples[seq]
             if seq in arriving:
@@ -253,7 +265,8 @@ class Engine:
         at, outcomes = 0, []
         peaks = self.runner.peaks()
         for sample, piece, draft in ready:
-            sample.cached += len(piece.tokens)
+            before = piece.past + len(piece.tokens) - max(0, piece.wanted - 1)
+            sample.cached = piece.past + len(piece.tokens) if piece.wanted < 2 else before
             if not piece.wanted:
                 continue
             rows = slice(at, at + piece.wanted)
@@ -273,9 +286,10 @@ class Engine:
                     self._end(member, "error", _words(problem))
                     continue
                 outcomes.append(accepted)
-                surplus = piece.wanted - len(accepted.tokens)
-                if surplus:
-                    member.cached -= surplus
+                member.cached = before + len(accepted.tokens) - 1
+                if piece.branches:
+                    self._join(member.seq, draft, accepted, piece.branches)
+                if self.kv.length(member.seq) > member.cached:
                     self.kv.rewind(member.seq, member.cached)
                 self._emit(member, accepted, logits[rows], piece.wanted - 1)
             if sample.running and len(piece.tokens) > piece.wanted:  # a prompt is complete: others may begin with it
@@ -346,6 +360,39 @@ class Engine:
                 if victim == sample.seq:
                     return False
 
+    def _branch(
+        self, sample: Sample, draft: Draft, ends: Sequence[tuple[int, int]], decoding: int
+    ) -> tuple[Draft, tuple[SeqId, ...]]:
+        """Forks the sample for each further leaf of a tree; where that would press on others only the first remains."""
+        if len(ends) < 2:
+            return draft, ()
+        if Cap.TREE not in self.kv.gives:
+            raise Incompatible("This draft is a tree, but the KV cache takes chains only. Draft with width=1.")
+        seq, page = sample.seq, self.page_tokens
+        need = sum(-(-depth // page) * page + 2 * page for _, depth in ends[1:])
+        if self.kv.free_tokens() < need + 2 * page * decoding:
+            return first_branch(draft, ends[0][0]), ()
+        branches = [SeqId(next(self._next_branch)) for _ in ends[1:]]
+        self._branches[seq] = branches
+        for branch, (_, depth) in zip(branches, ends[1:], strict=True):
+            self.kv.fork(seq, branch)
+            self.kv.reserve(branch, sample.cached + 1 + depth)
+        self.kv.reserve(seq, sample.cached + 1 + ends[0][1])  # what it shared with them it may not have written
+        return draft, (seq, *branches)
+
+    def _join(self, seq: SeqId, draft: Draft, accepted: Accepted, branches: Sequence[SeqId]) -> None:
+        """The sample goes on with the branch that its accepted path lies in."""
+        if accepted.nodes:
+            at = leaf_below(draft, accepted.nodes[-1])
+            if at:
+                self._branches[seq].remove(branches[at])
+                self.kv.become(seq, branches[at])
+        self._release(seq)
+
+    def _release(self, seq: SeqId) -> None:
+        for branch in self._branches.pop(seq, ()):
+            self.kv.close(branch)
+
     def _running(self, seq: SeqId) -> bool:
         return seq in self._samples and self._samples[seq].running
 
@@ -392,6 +439,7 @@ class Engine:
 
     def _close(self, sample: Sample, healthy: bool = True) -> None:
         """Lets go of its pages. A finished prefill stays of use, whatever became of the request."""
+        self._release(sample.seq)
         if healthy:
             self.kv.remember(sample.seq, sample.tokens)
         self.kv.close(sample.seq)
@@ -419,14 +467,6 @@ class Engine:
         left = self._live[sample.request_id] = self._live[sample.request_id] - 1
         if not left:
             del self._live[sample.request_id]
-
-
-def _chain(draft: Draft, space: int) -> Draft:
-    """A draft the paged cache can take: a chain, no longer than the room before the sequence's limit."""
-    if draft.parents != tuple(range(-1, len(draft.tokens) - 1)):
-        raise Incompatible("This draft is a tree; the KV cache attends only to chains. Use a speculator without TREE.")
-    space = max(0, space - 1)
-    return Draft(draft.tokens[:space], draft.parents[:space])
 
 
 def _words(problem: Exception) -> str:

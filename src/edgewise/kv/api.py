@@ -32,7 +32,9 @@ class KVCache(Protocol):
 
     def reserve(self, seq: SeqId, length: int) -> None: ...  # pages for `length` tokens in all, or OutOfRoom
 
-    def begin(self, seqs: Sequence[SeqRows]) -> Any: ...  # once a step, after reserve: the plan all layers share
+    # once a step, after reserve: the plan all layers share. copies: (row, seq, position), further sequences that a row
+    # belongs to: the branches of a tree are forks, and what two of them share is computed once
+    def begin(self, seqs: Sequence[SeqRows], copies: Sequence[tuple[int, SeqId, int]] = ()) -> Any: ...
 
     def attend(self, at: AttnSpec, q: Array, k: Array, v: Array, plan: Any) -> Array: ...  # appends, then attends
 
@@ -41,6 +43,8 @@ class KVCache(Protocol):
     def rewind(self, seq: SeqId, length: int) -> None: ...  # forget everything after the first `length` tokens
 
     def fork(self, seq: SeqId, into: SeqId) -> None: ...  # copy on write
+
+    def become(self, seq: SeqId, other: SeqId) -> None: ...  # seq is closed, and other goes on under its name
 
     def remember(self, seq: SeqId, tokens: Sequence[int]) -> None: ...  # its tokens so far: others may reuse them
 

@@ -29,7 +29,7 @@ def token_bytes(layers: int, kv_heads: int, head_dim: int, dtype: str) -> int:
 class PagedCache:
     """One pool per layer on the device, one page table per sequence, the same table for all layers."""
 
-    gives: ClassVar[frozenset[Cap]] = frozenset({Cap.REWIND, Cap.FORK, Cap.EXPORT})
+    gives: ClassVar[frozenset[Cap]] = frozenset({Cap.REWIND, Cap.FORK, Cap.EXPORT, Cap.TREE})
     replays: ClassVar[bool] = True
 
     def __init__(
@@ -70,15 +70,22 @@ class PagedCache:
             for pool in self._pools:
                 self.device.copy_page(pool, *copy)
 
-    def begin(self, seqs: Sequence[SeqRows]) -> Any:
+    def begin(self, seqs: Sequence[SeqRows], copies: Sequence[tuple[int, SeqId, int]] = ()) -> Any:
         tables = []
         for rows in seqs:
             held = self.pages.holdings[SeqId(rows.seq)]
             # Our own mistake if it fails: a step that was not reserved would write into someone else's page.
-            assert held.length == rows.past, (rows, held.length)
+            assert held.length == rows.past or (copies and held.length < rows.past), (rows, held.length)
             assert rows.past + rows.count <= held.writable, (rows, held.writable)
             tables.append(held.view)
-        return self.device.attn_plan(seqs, tables, self.page_tokens)
+        if not copies:
+            return self.device.attn_plan(seqs, tables, self.page_tokens)
+        places = []
+        for row, seq, position in copies:
+            held = self.pages.holdings[seq]
+            assert held.length <= position < held.writable, (seq, position, held.length, held.writable)
+            places.append((row, int(held.view[position // self.page_tokens]), position % self.page_tokens))
+        return self.device.attn_plan(seqs, tables, self.page_tokens, places)
 
     def attend(self, at: AttnSpec, q: Array, k: Array, v: Array, plan: Any) -> Array:
         pool = self._pools[at.layer]
@@ -94,6 +101,9 @@ class PagedCache:
 
     def fork(self, seq: SeqId, into: SeqId) -> None:
         self.pages.fork(seq, into)
+
+    def become(self, seq: SeqId, other: SeqId) -> None:
+        self.pages.become(seq, other)
 
     def export(self, seq: SeqId, start: int = 0) -> Iterator[Chunk]:
         held = self.pages.holdings[seq]

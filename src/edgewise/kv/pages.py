@@ -190,6 +190,12 @@ class Pages:
         copy.chain = held.chain[:]
         held.writable = held.length
 
+    def become(self, seq: int, other: int) -> None:
+        """`seq` gives up what it holds and goes on with what `other` holds, which is gone."""
+        held = self.holdings.pop(other)
+        self.close(seq)
+        self.holdings[seq] = held
+
     def close(self, seq: int) -> None:
         # The tail first: of a chain, that is the part to be given away before the rest.
         for page in reversed(self.holdings.pop(seq).view.tolist()):

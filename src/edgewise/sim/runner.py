@@ -28,7 +28,7 @@ class CostRunner:
         prefill = decode = context = 0
         peaks: list[int] = []
         seqs: list[Any] = []
-        for seq, tokens, past, wanted in work:
+        for seq, tokens, past, wanted, *_ in work:
             held = self.kv.pages.holdings[seq]
             count = len(tokens)
             assert held.length == past, (seq, held.length, past)

@@ -379,6 +379,33 @@ class DeviceContract:
         with pytest.raises((EdgewiseError, ValueError)):
             device.load_pages(pool, after, device.save_pages(pool, before[:1]))
 
+    @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
+    def test_a_row_that_two_sequences_share_is_found_in_both(
+        self, device: Device, rng: np.random.Generator, dtype: str
+    ) -> None:
+        """Rows written for sequence 0, and as copies where sequence 1 looks for them: both attend to the same bits."""
+        k = rng.standard_normal((4, 32), np.float32)
+        pool = device.alloc_pages(3, 16, 2, 16, dtype)
+        tables = [np.array([0], np.int32), np.array([2], np.int32)]
+        spec = AttnSpec(0, 2, 2, 16, 0.25)
+        first = device.attn_plan([SeqRows(0, 0, 3, 0)], tables[:1], 16)
+        device.append(pool, device.upload(k[:3]), device.upload(2 * k[:3]), first)
+        again = device.alloc_pages(3, 16, 2, 16, dtype)
+        plan = device.attn_plan(
+            [SeqRows(0, 0, 3, 0), SeqRows(1, 3, 1, 3)], tables, 16, [(row, 2, row) for row in range(3)]
+        )
+        device.append(again, device.upload(k), device.upload(2 * k), plan)
+        got = np.array(device.download(device.attention(spec, device.upload(k), again, plan)))
+        last = device.attn_plan([SeqRows(0, 0, 1, 3)], tables[:1], 16)
+        device.append(pool, device.upload(k[3:]), device.upload(2 * k[3:]), last)
+        want = np.array(device.download(device.attention(spec, device.upload(k[3:]), pool, last)))
+        assert np.array_equal(_bits(got[3:]), _bits(want))
+
+    @pytest.mark.parametrize("copy", [(9, 0, 0), (0, -1, 0), (0, 0, 16)])
+    def test_a_copy_to_nowhere_is_refused(self, device: Device, copy: tuple[int, int, int]) -> None:
+        with pytest.raises((EdgewiseError, ValueError)):
+            device.attn_plan([SeqRows(0, 0, 1, 0)], [np.zeros(1, np.int32)], 16, [copy])
+
     # refusals
 
     def test_unknown_names_are_refused_in_a_sentence(self, device: Device) -> None:

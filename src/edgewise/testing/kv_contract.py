@@ -107,6 +107,24 @@ class KVCacheContract:
         feed(device, kv, [(7, self.TOKENS, 0)])  # takes whatever pages are free
         assert np.array_equal(feed(device, kv, [(1, longer, 20)])[0], self.whole(device, longer)[20:])
 
+    @pytest.mark.parametrize("shared", [3, 16, 20])
+    def test_one_becomes_another(self, device: Device, shared: int) -> None:
+        kv, prefix = self.make(device), self.TOKENS[:shared]
+        room = kv.free_tokens()
+        kv.open(SeqId(0), prefix)
+        feed(device, kv, [(0, prefix, 0)])
+        kv.fork(SeqId(0), SeqId(1))
+        one, other = (*prefix, *range(90, 110)), (*prefix, *range(40, 62))
+        feed(device, kv, [(0, one, shared), (1, other, shared)])
+        kv.become(SeqId(0), SeqId(1))
+        assert kv.length(SeqId(0)) == len(other)
+        kv.rewind(SeqId(0), shared + 5)
+        longer = (*other[: shared + 5], 7, 8, 9)
+        got = feed(device, kv, [(0, longer, shared + 5)])[0]
+        assert np.array_equal(got, self.whole(device, longer)[shared + 5 :])
+        kv.close(SeqId(0))
+        assert kv.free_tokens() == room
+
     def test_neighbours_change_no_bit(self, device: Device) -> None:
         kv = self.make(device)
         for seq in range(3):

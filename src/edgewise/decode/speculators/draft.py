@@ -3,6 +3,7 @@
 All sequences that decode are drafted for in the same passes. The cache follows the texts: what was refused is rewound,
 what is new is computed in chunks, and a long prompt is caught up with before anything is drafted. Where nothing was
 asked for odds the draft is the model's own greedy continuation, and ends where its probability falls below `least`.
+With `width` above 1 each token has siblings, the next likeliest (or next drawn) ones, which cost rows but no passes.
 
 Paper:  Leviathan et al., Fast Inference from Transformers via Speculative Decoding, 2023, arXiv:2211.17192;
         Chen et al., Accelerating LLM Decoding with Speculative Sampling, 2023, arXiv:2302.01318
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 from edgewise.base import BadInput, Cap, Incompatible, OutOfRoom, SeqId, Tap
 from edgewise.decode.api import Accepted, Draft, SeqView, Spent, Target
+from edgewise.decode.ranking import ranked
 from edgewise.decode.samplers.standard import distribution, draw, uniform
 from edgewise.kernels.api import Floats, SeqRows
 from edgewise.kv import CACHES
@@ -30,7 +32,6 @@ from edgewise.models.passes import Pass
 from edgewise.weights import open_checkpoint
 from edgewise.weights.api import Header
 
-NOTHING = Draft()
 PAGE = 16
 CHUNK = 256  # rows of one pass while it catches up with a text
 STREAM = 1 << 20  # of the numbers that drafts are drawn with; verifiers use the first ones
@@ -38,20 +39,25 @@ MIB = 1 << 20
 
 
 class DraftModelSpeculator:
-    """model: folder or GGUF file. depth: tokens drafted at most. least: of the product of probabilities, greedy drafts
-    only. memory_mb: for weights and KV together; 0: KV for every sequence at full length. dtype: of the KV."""
+    """model: folder or GGUF file. depth: passes at most. width: tokens of each. least: of the product of probabilities,
+    greedy drafts only. memory_mb: for weights and KV together; 0: KV for every sequence at full length. dtype: of the
+    KV."""
 
     needs: ClassVar[frozenset[Cap]] = frozenset({Cap.REWIND})
     taps: ClassVar[frozenset[Tap]] = frozenset()
 
     def __init__(
-        self, model: str = "", depth: int = 4, least: float = 0.0, memory_mb: float = 0.0, dtype: str = "f16"
+        self, model: str = "", depth: int = 4, width: int = 1, least: float = 0.0, memory_mb: float = 0.0,
+        dtype: str = "f16",
     ) -> None:
         if not model:
             raise BadInput("speculator 'draft' needs a model: draft:model=PATH, one with the target's vocabulary.")
+        if not (isinstance(width, int) and width >= 1):
+            raise BadInput(f"speculator 'draft': width={width!r} must be an integer of at least 1.")
         if not (isinstance(depth, int) and depth >= 1 and 0 <= least < 1 and memory_mb >= 0):
             raise BadInput(f"speculator 'draft': depth={depth!r}, least={least!r}, memory_mb={memory_mb!r}?.")
-        self.model, self.depth, self.least, self.memory_mb, self.dtype = str(model), depth, least, memory_mb, dtype
+        self.model, self.depth, self.width, self.least = str(model), depth, width, least
+        self.memory_mb, self.dtype = memory_mb, dtype
         self._odds = False
         self._device: Any = None
         self._cached: dict[SeqId, list[int]] = {}  # what the cache holds of each, least recently used first
@@ -98,9 +104,10 @@ class DraftModelSpeculator:
     def propose(self, seqs: Sequence[SeqView], budget: int) -> Sequence[Draft]:
         many = [0] * len(seqs)
         for i in range(len(seqs)):
-            many[i] = min(self.depth, seqs[i].most, budget, self._context - len(seqs[i].tokens))
-            budget -= max(0, many[i])
-        tokens: list[list[int]] = [[] for _ in seqs]
+            room = min(seqs[i].most, budget) // self.width
+            many[i] = min(self.depth, room, self._context - len(seqs[i].tokens))
+            budget -= max(0, many[i]) * self.width
+        tokens: list[list[Sequence[int]]] = [[] for _ in seqs]  # of each depth; the next one follows the first of them
         odds: list[list[npt.NDArray[np.float64]]] = [[] for _ in seqs]
         chances = [1.0] * len(seqs)
         live = [i for i in range(len(seqs)) if many[i] > 0]
@@ -109,15 +116,15 @@ class DraftModelSpeculator:
             rows = self._compute([(seqs[i].seq, news) for i, news in work.items()])
             following: dict[int, list[int]] = {}
             for i, row in zip(work, rows, strict=True):
-                token, chance = self._choose(seqs[i], row[: self._vocab], len(tokens[i]), odds[i])
+                chosen, chance = self._choose(seqs[i], row[: self._vocab], len(tokens[i]), odds[i])
                 chances[i] *= chance
                 if chances[i] < self.least:
                     continue
-                tokens[i].append(token)
+                tokens[i].append(chosen)
                 if len(tokens[i]) < many[i] and self._reserve(seqs[i].seq, 1, list(map(_seq, seqs))):
-                    following[i] = [token]
+                    following[i] = [chosen[0]]
             work = following
-        return [Draft.chain(t, o) if t else NOTHING for t, o in zip(tokens, odds, strict=True)]
+        return [_comb(levels, odd) for levels, odd in zip(tokens, odds, strict=True)]
 
     def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
         pass  # the next call sees what became of the drafts by the tokens themselves
@@ -129,16 +136,20 @@ class DraftModelSpeculator:
 
     def _choose(
         self, view: SeqView, row: Floats, at: int, odds: list[npt.NDArray[np.float64]]
-    ) -> tuple[int, float]:
-        """A token, and its probability where somebody looks at it."""
+    ) -> tuple[list[int], float]:
+        """`width` tokens, the best or first drawn one first, and its probability where somebody looks at that."""
         if not (self._odds and view.params.temperature > 0):
-            best = int(row.argmax())
-            return best, float(1 / np.exp(row - row[best]).sum()) if self.least else 1.0
+            best = ranked(row, self.width).tolist() if self.width > 1 else [int(row.argmax())]
+            return best, float(1 / np.exp(row - row[best[0]]).sum()) if self.least else 1.0
         index, weight = distribution(row, view.params)
         odd = np.zeros(self._vocab)
         odd[index] = weight / weight.sum()
         odds.append(odd)
-        return draw(odd, uniform(view.seed, len(view.tokens) + at, STREAM)), 1.0
+        left, drawn, position = odd.copy(), [], len(view.tokens) + at
+        while len(drawn) < self.width and left.any():
+            drawn.append(draw(left, uniform(view.seed, position, STREAM + len(drawn))))
+            left[drawn[-1]] = 0.0
+        return drawn, 1.0
 
     def _catch_up(self, view: SeqView, others: Sequence[SeqId]) -> list[int] | None:
         """The tokens of the next pass; None: there is no room, or too much is missing, of which a chunk is computed."""
@@ -194,6 +205,20 @@ class DraftModelSpeculator:
         self._kv.commit(seqs)
         logits: Floats = self._device.download(self._logits)
         return logits
+
+
+def _comb(levels: Sequence[Sequence[int]], odds: Sequence[npt.NDArray[np.float64]]) -> Draft:
+    """A chain of the first tokens, with the others as leaves beside it."""
+    tokens: list[int] = []
+    parents: list[int] = []
+    each: list[npt.NDArray[np.float64]] = []
+    parent = -1
+    for at, level in enumerate(levels):
+        tokens += level
+        parents += [parent] * len(level)
+        each += [odds[at]] * len(level) if odds else []
+        parent = len(tokens) - len(level)
+    return Draft(tuple(tokens), tuple(parents), tuple(each))
 
 
 def _seq(view: SeqView) -> SeqId:

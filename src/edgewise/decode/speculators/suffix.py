@@ -3,7 +3,7 @@
 Each running sequence has an automaton of its own prompt and output; finished outputs go into a shared one of two
 generations, of which the older is dropped when the younger is full. The draft grows from the longer match, at each
 node by the most frequent next token, for as long as the product of frequencies stays above `least` and the draft within
-`alpha` times the match.
+`alpha` times the match. With `width` above 1 it is a tree: the likeliest nodes by that product, up to `width` a parent.
 
 Paper:  Oliaro et al., SuffixDecoding, 2024, arXiv:2411.04975
 Exact.
@@ -12,7 +12,9 @@ Cost:   about 5 microseconds and 600 bytes a token of the texts, `room` tokens a
 Status: kept
 """
 
+import itertools
 from collections.abc import Sequence
+from heapq import heappop, heappush, nlargest
 from typing import ClassVar
 
 from edgewise.base import BadInput, Cap, SeqId, Tap
@@ -36,20 +38,24 @@ class Text:
 
 
 class SuffixSpeculator:
-    """depth: tokens drafted at most. n: tokens that must match. room: tokens remembered of a sequence, and in common
-    of past outputs (0: none of these). alpha: drafted tokens for each matching one. least: of a draft's frequency."""
+    """depth: of the draft, and nodes at most. width: nodes a parent; 1: a chain. n: tokens that must match. room:
+    tokens remembered of a sequence, and in common of past outputs. alpha: depth for each matching token. least: of a
+    node's frequency. past: whether outputs are remembered at all."""
 
     needs: ClassVar[frozenset[Cap]] = frozenset({Cap.REWIND})
     taps: ClassVar[frozenset[Tap]] = frozenset()
 
     def __init__(
-        self, depth: int = 16, n: int = 2, room: int = 65536, alpha: float = 2.0, least: float = 0.1, past: bool = True
+        self, depth: int = 16, width: int = 1, n: int = 2, room: int = 65536, alpha: float = 2.0, least: float = 0.1,
+        past: bool = True,
     ) -> None:
-        if not (isinstance(n, int) and isinstance(depth, int) and n >= 1 and depth >= 1):
-            raise BadInput(f"speculator 'suffix': n and depth must be integers of at least 1, not {n!r} and {depth!r}.")
+        if not all(isinstance(value, int) and value >= 1 for value in (depth, width, n)):
+            given = f"{depth!r}, {width!r} and {n!r}"
+            raise BadInput(f"speculator 'suffix': depth, width and n must be integers of at least 1, not {given}.")
         if not (isinstance(room, int) and room >= 2 and alpha > 0 and 0 <= least <= 1):
             raise BadInput(f"speculator 'suffix': room={room!r}, alpha={alpha!r} or least={least!r} makes no sense.")
-        self.depth, self.n, self.room, self.alpha, self.least, self.past = depth, n, room, alpha, least, past
+        self.depth, self.width, self.n, self.room = depth, width, n, room
+        self.alpha, self.least, self.past = alpha, least, past
         self._texts: dict[SeqId, Text] = {}
         self._young = SuffixAutomaton()
         self._old = SuffixAutomaton()
@@ -66,8 +72,8 @@ class SuffixSpeculator:
             text = self._texts[view.seq]
             self._read(text)
             found = self._follow(text, min(self.depth, view.most, budget))
-            budget -= len(found)
-            drafts.append(Draft.chain(found) if found else NOTHING)
+            budget -= len(found.tokens)
+            drafts.append(found)
         return drafts
 
     def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
@@ -101,9 +107,9 @@ class SuffixSpeculator:
                 text.matches[id(automaton)] = automaton.step(state, length, token)
         text.read = len(tokens)
 
-    def _follow(self, text: Text, most: int) -> list[int]:
+    def _follow(self, text: Text, most: int) -> Draft:
         if most < 1:
-            return []
+            return NOTHING
         own = text.own
         if own.tokens < self.room:
             state = own.link[own.last] if own.last else ROOT
@@ -115,11 +121,44 @@ class SuffixSpeculator:
             if long > length:
                 best, state, length = automaton, there, long
         if length < self.n:
-            return []
+            return NOTHING
+        deep = min(most, int(self.alpha * length))
+        if self.width > 1:
+            return self._tree(best, state, most, deep)
+        return Draft.chain(self._chain(best, state, deep))
+
+    def _tree(self, best: SuffixAutomaton, state: int, most: int, deep: int) -> Draft:
+        """The nodes with the largest products of frequencies, each after its parent."""
+        tokens: list[int] = []
+        parents: list[int] = []
+        order = itertools.count()  # of equals the first
+        ahead: list[tuple[float, int, int, int, int, int]] = []
+
+        def open_(state: int, score: float, parent: int, depth: int) -> None:
+            while state and not best.next[state]:
+                state = best.link[state]
+            ways = best.next[state]
+            if best.length[state] < self.n or depth > deep or not ways:
+                return
+            total = sum(best.count[there] for there in ways.values()) + len(ways)
+            for token, there in nlargest(self.width, ways.items(), key=lambda way: best.count[way[1]]):
+                share = score * (best.count[there] + 1) / total if len(ways) > 1 else score
+                if share >= self.least:
+                    heappush(ahead, (-share, next(order), token, there, parent, depth))
+
+        open_(state, 1.0, -1, 1)
+        while ahead and len(tokens) < most:
+            score, _, token, there, parent, depth = heappop(ahead)
+            tokens.append(token)
+            parents.append(parent)
+            open_(there, -score, len(tokens) - 1, depth + 1)
+        return Draft(tuple(tokens), tuple(parents))
+
+    def _chain(self, best: SuffixAutomaton, state: int, deep: int) -> list[int]:
         found: list[int] = []
         score = 1.0
         nexts, count = best.next, best.count
-        for _ in range(min(most, int(self.alpha * length))):
+        for _ in range(deep):
             while state and not nexts[state]:  # the text's end: what follows it has begun to repeat itself
                 state = best.link[state]
             ways = nexts[state]

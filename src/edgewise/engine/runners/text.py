@@ -38,14 +38,22 @@ class TextRunner:
         place: list[int] = []
         wanted: list[int] = []
         seqs: list[SeqRows] = []
-        for seq, tokens, past, last in work:
+        copies: list[tuple[int, SeqId, int]] = []
+        for piece in work:
+            seq, tokens, past, last = piece[:4]
             start, count = len(flat), len(tokens)
-            seqs.append(SeqRows(seq, start, count, past))
             flat += tokens
-            place += range(past, past + count)
             wanted += range(start + count - last, start + count)
+            if piece.branches:
+                rows, also, places = branched(piece, start)
+                seqs += rows
+                copies += also
+                place += places
+                continue
+            seqs.append(SeqRows(seq, start, count, past))
+            place += range(past, past + count)
         ids, positions, outputs = np.array(flat, np.int32), np.array(place, np.int32), np.array(wanted, np.int32)
-        batch = Batch(ids, positions, tuple(seqs), outputs, self.kv, self.kv.begin(seqs))
+        batch = Batch(ids, positions, tuple(seqs), outputs, self.kv, self.kv.begin(seqs, copies))
         self._logits = self.forward.run(batch)
         self.kv.commit(seqs)
         return self._nothing if self._logits is None else self.device.download(self._logits)
@@ -84,3 +92,24 @@ class TextRunner:
                 yield self.step([Work(seq, part, past, len(part))])
         finally:
             self.kv.close(seq)
+
+
+def branched(piece: Work, start: int) -> tuple[list[SeqRows], list[tuple[int, SeqId, int]], list[int]]:
+    """A tree's rows, each in the first branch it belongs to; the others that it belongs to; and all positions."""
+    nodes = len(piece.parents)
+    root = len(piece.tokens) - nodes
+    rows = [SeqRows(piece.seq, start, root, piece.past)]
+    places = list(range(piece.past, piece.past + root))
+    copies = [(start + i, branch, piece.past + i) for i in range(root) for branch in piece.branches[1:]]
+    leaves: list[list[int]] = [[] for _ in range(nodes)]  # below each node: indices of branches
+    for leaf, node in enumerate(i for i in range(nodes) if i not in piece.parents):
+        while node >= 0:
+            leaves[node].append(leaf)
+            node = piece.parents[node]
+    for node, parent in enumerate(piece.parents):
+        row, position = start + root + node, places[root + parent] + 1
+        places.append(position)
+        first, *others = leaves[node]
+        rows.append(SeqRows(piece.branches[first], row, 1, position))
+        copies += [(row, piece.branches[leaf], position) for leaf in others]
+    return rows, copies, places

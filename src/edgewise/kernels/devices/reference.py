@@ -46,6 +46,7 @@ class Plan:
     seqs: tuple[SeqRows, ...]
     pages: tuple[Ints, ...]  # (past + count,)
     slots: tuple[Ints, ...]
+    copies: tuple[tuple[int, int, int], ...] = ()
 
 
 def to_bf16(x: Floats) -> npt.NDArray[np.uint16]:
@@ -246,19 +247,31 @@ class ReferenceDevice:
         for store, part in ((pool.k, data[:half]), (pool.v, data[half:])):
             store[pages] = part.view(store.dtype).reshape(len(pages), *store.shape[1:])
 
-    def attn_plan(self, seqs: Sequence[SeqRows], tables: Sequence[Ints], page_tokens: int) -> Plan:
+    def attn_plan(
+        self, seqs: Sequence[SeqRows], tables: Sequence[Ints], page_tokens: int,
+        copies: Sequence[tuple[int, int, int]] = (),
+    ) -> Plan:
         pages, slots = [], []
         for seq, table in zip(seqs, tables, strict=True):
             tokens = np.arange(seq.past + seq.count, dtype=np.int32)
             pages.append(np.asarray(table, np.int32)[tokens // page_tokens])
             slots.append(tokens % page_tokens)
-        return Plan(tuple(seqs), tuple(pages), tuple(slots))
+        rows = sum(seq.count for seq in seqs)
+        for row, page, slot in copies:
+            if not (0 <= row < rows and page >= 0 and 0 <= slot < page_tokens):
+                raise BadInput("attn_plan: a copy names no row, page or slot.")
+        return Plan(tuple(seqs), tuple(pages), tuple(slots), tuple(copies))
 
     def append(self, pool: Pages, k: Floats, v: Floats, plan: Plan) -> None:
         for seq, pages, slots in zip(plan.seqs, plan.pages, plan.slots, strict=True):
             for store, new in ((pool.k, k), (pool.v, v)):
                 rows = new[seq.start : seq.start + seq.count].reshape(seq.count, *store.shape[2:])
                 store[pages[seq.past :], slots[seq.past :]] = to_bf16(rows) if pool.dtype == "bf16" else rows
+        for row, page, slot in plan.copies:
+            at = next(i for i, seq in enumerate(plan.seqs) if seq.start <= row < seq.start + seq.count)
+            position = plan.seqs[at].past + row - plan.seqs[at].start
+            for store in (pool.k, pool.v):
+                store[page, slot] = store[plan.pages[at][position], plan.slots[at][position]]
 
     def record(self, ids: Ints, positions: Ints, outputs: Ints, plan: Plan) -> None:
         return None  # verb by verb, always
