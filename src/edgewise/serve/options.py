@@ -80,3 +80,14 @@ def peak_rss_bytes() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def split_members(text: str) -> list[str]:
+    """`a,b:x=1,y=2,c` → a · b:x=1,y=2 · c: what holds a `=` and no `:` goes on with the member before it."""
+    names: list[str] = []
+    for part in filter(None, text.split(",")):
+        if names and "=" in part and ":" not in part.partition("=")[0]:
+            names[-1] += f",{part}"
+        else:
+            names.append(part)
+    return names

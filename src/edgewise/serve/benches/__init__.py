@@ -13,4 +13,5 @@ BENCHES = Catalog("bench", __name__, {
     "kv": ".kv:measure_kv",
     "shadow": ".shadow:measure_shadow",
     "int4": ".int4:measure_int4",
+    "speculation": ".speculation:measure_speculation",
 })  # fmt: skip
