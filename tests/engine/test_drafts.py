@@ -11,12 +11,13 @@ from edgewise.decode.api import Accepted, Draft, LogitsRule, SeqView, Spent, Tar
 from edgewise.decode.samplers import SAMPLERS
 from edgewise.decode.speculators import SPECULATORS
 from edgewise.decode.verifiers import VERIFIERS
-from edgewise.engine.api import Work
+from edgewise.engine.api import StepCost, Work
 from edgewise.engine.loop import Engine
 from edgewise.engine.policies.fcfs import FirstComeFirstServed
 from edgewise.engine.runners.text import TextRunner
 from edgewise.kernels.api import Device, Floats
 from edgewise.kernels.devices.reference import ReferenceDevice
+from edgewise.kv.swap import SwapFile
 from edgewise.testing.toy import ToyModel
 
 
@@ -85,7 +86,8 @@ class Failing(TextRunner):
 
 
 def run(
-    speculator: Any, pages: int = 64, device: Device | None = None, verifier: Any = None, fails: int = 0, **options: Any
+    speculator: Any, pages: int = 64, device: Device | None = None, verifier: Any = None, fails: int = 0,
+    loops: list[Engine] | None = None, **options: Any,
 ) -> dict[int, tuple[list[int], list[Any], str]]:
     model = ToyModel(device or ReferenceDevice())
     kv = model.cache(pages)
@@ -95,6 +97,9 @@ def run(
         runner, kv, FirstComeFirstServed(), speculator, verifier or GreedyChain(),
         vocab=61, context=128, ends={7}, **options,
     )  # fmt: skip
+    if loops is not None:
+        loops.append(loop)
+        kv.pages.reuse = False  # or pages would be found where they were left
     for at in range(4):
         prompt = tuple(np.random.default_rng(at).integers(0, 61, 5 + 9 * at).tolist())
         loop.add(Request(prompt, SamplingParams(temperature=0, max_tokens=40 + at, logprobs=1), f"{at}"))
@@ -160,6 +165,20 @@ def test_a_pass_that_fails_with_a_tree_is_done_again_without(device: Device) -> 
     guesser = TreeGuesser({at: tokens for at, (tokens, _, _) in want.items()}, 3, 0.2)
     match = VERIFIERS.build("match", sampler=SAMPLERS.build("greedy"))
     assert run(guesser, 64, device, match, fails=5) == want
+
+
+@pytest.mark.parametrize("made", [Guesser, TreeGuesser])
+def test_pages_swapped_out_and_back_change_nothing(made: type[Guesser]) -> None:
+    want = run(SPECULATORS.build("none"))
+    swap = SwapFile()
+    swap._rate = 1e15
+    guesser = made({at: tokens for at, (tokens, _, _) in want.items()}, 3, 0.2)
+    loops: list[Engine] = []
+    match = VERIFIERS.build("match", sampler=SAMPLERS.build("greedy"))
+    assert run(guesser, 8, None, match, loops=loops, swap=swap, cost=StepCost(1.0, 1.0, 1.0)) == want
+    assert loops[0].swapped_in > 0
+    assert guesser.kept > 0
+    swap.close()
 
 
 @pytest.mark.parametrize(("tokens", "parents"), [((1, 2), (-1, 1)), ((1, 2), (0, -1)), ((1, 2), (-1,)), ((1,), (-2,))])

@@ -11,7 +11,7 @@ PLAIN_WORDS_SLOTS = {
 }  # fmt: skip
 DEFAULTS = {
     "none", "paged", "fcfs", "text", "penalties", "bias", "allowed", "min_tokens", "auto", "priority", "static",
-    "suffix",  # also a field of OpenAI's and Ollama's requests
+    "suffix", "draft",  # also a field of OpenAI's and Ollama's requests, and the smallest of a family
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgewise.base import BadInput, Incompatible, OutOfRoom, SamplingParams, Unsupported
+from edgewise.base import BadInput, Incompatible, OutOfRoom, SamplingParams, StructuredOutputsParams, Unsupported
 from edgewise.embedded import embedded_model
 from edgewise.serve.llm import LLM
 from edgewise.testing.tiny import tiny_model
@@ -35,10 +35,26 @@ def test_code_prose_and_noise_are_the_same_bits() -> None:
     texts: list[Any] = [CODE, PROSE, noise, CODE * 3]
     want, none, _ = answers(texts, 160)
     assert none == 0
-    for speculator in ("ngram", "suffix", "auto", f"draft:model={embedded_model()},depth=3"):
+    for speculator in ("ngram", "suffix", "auto", f"draft:model={embedded_model()},depth=3", "suffix:width=3,n=1"):
         got, drafted, accepted = answers(texts, 160, speculator=speculator, prefill_chunk=24)
         assert got == want, speculator
         assert drafted >= accepted > 0, speculator
+
+
+@pytest.mark.native
+def test_a_grammar_holds_at_every_node() -> None:
+    pytest.importorskip("edgewise._native")
+    pytest.importorskip("llguidance")
+    schema = {"type": "object", "properties": {"a": {"type": "array", "items": {"enum": ["one", "two"]}}}}
+    wanted = StructuredOutputsParams(json=schema)
+    params = SamplingParams(temperature=0, max_tokens=96, structured_outputs=wanted, repetition_penalty=1.1)
+    found = []
+    for speculator in ("none", "ngram:n=2", "suffix:width=2", f"draft:model={embedded_model()},width=2"):
+        with LLM(speculator=speculator, ctx_size=256, max_num_seqs=2, threads=1) as llm:
+            (result,) = llm.generate('{"a": ["one", "two", "one", "two", "one"]}\n', params)
+            found.append(result.outputs[0].token_ids)
+            assert (result.metrics.accepted > 0) == (speculator != "none")
+    assert all(tokens == found[0] for tokens in found)
 
 
 def test_a_draft_of_another_vocabulary_is_refused(tmp_path: Path) -> None:

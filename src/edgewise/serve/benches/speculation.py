@@ -14,6 +14,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pydoc_data.topics import topics
 from typing import Annotated, Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def measure_speculation(
     speculators: Annotated[
         str, typer.Option(help=f"names with settings, commas between them; {NOISE}: random drafts under auto")
     ] = f"ngram,suffix,auto,{NOISE}",
-    tasks: Annotated[str, typer.Option(help="edit (copy with changes, dictated), free (its own)")] = "edit,free",
+    tasks: Annotated[str, typer.Option(help="of edit, code, prose, noise")] = "edit,code",
     tokens: Annotated[int, typer.Option("-n", min=8, help="decoded in each run")] = 128,
     rounds: Annotated[int, typer.Option(min=1, help="pairs of runs, with and without by turns")] = 7,
     batch: Annotated[int, typer.Option(min=1, help="sequences at once")] = 1,
@@ -44,9 +45,9 @@ def measure_speculation(
     """Decodes the same tokens with and without each speculator, by turns, in one process on one copy of the weights.
 
     edit: the answer is dictated by a rule (renamed words and dropped lines of the text in the prompt), since small
-    models cannot edit; every row is computed all the same. free: greedy, until the tokens are full. gain: median of the
-    pairs' ratios, with its 95 % interval. formula: from acceptance, draft length, and the measured T(N)/T(1) and
-    drafting time.
+    models cannot edit; every row is computed all the same. code, prose, noise: prompts that are continued greedily.
+    gain: median of the pairs' ratios, with its 95 % interval. formula: from acceptance, draft length, and the measured
+    T(N)/T(1) and drafting time.
     """
     from edgewise.decode.speculators import SPECULATORS, WITH_MODEL
     from edgewise.serve import hub
@@ -143,13 +144,16 @@ def decode(engine: Any, asked: Sequence[Request]) -> tuple[list[list[int]], floa
 
 def questions(llm: Any, task: str, tokens: int, at: int) -> Request:
     """The at-th request of a task."""
-    source = inspect.getsource(textwrap)[600 * at :]
     room = llm.context - tokens - 8
     params = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
-    if task == "free":
-        return Request(tuple(llm.tokenizer.encode(source, add_special=True)[: min(room, 256)]), params)
+    if task == "noise":
+        ids = np.random.default_rng(at).integers(0, llm.parts.spec.vocab, min(room, 128)).tolist()
+        return Request(tuple(ids), params)
+    if task not in ("edit", "code", "prose"):
+        raise BadInput(f"There is no task '{task}'. Known: edit, code, prose, noise.")
+    source = (topics["assignment"] + topics["class"] if task == "prose" else inspect.getsource(textwrap))[600 * at :]
     if task != "edit":
-        raise BadInput(f"There is no task '{task}'. Known: edit, free.")
+        return Request(tuple(llm.tokenizer.encode(source, add_special=True)[: min(room, 256)]), params)
     ids = llm.tokenizer.encode(source)[: min(room, 2 * tokens)]
     lines = llm.tokenizer.decode(ids).splitlines(keepends=True)
     text = "".join(line for i, line in enumerate(lines) if i % 9 != 5).replace("width", "columns").replace("text", "s")
@@ -275,6 +279,6 @@ class Watched:
         chance, length, share = self.hits / max(1, self.tries), self.drafted / self.drafts, self.drafts / self.sequences
         more = length if chance >= 1 else chance * (1 - chance**length) / (1 - chance)
         drafting = [(seconds, host) for rows, seconds, host in self.passes if rows > batch]
-        cost = statistics.fmean(seconds + host for seconds, host in drafting) / one_s
+        cost = statistics.median(seconds + host for seconds, host in drafting) / one_s
         asked = len(drafting) / len(self.passes)
         return (1 + share * more) / (1 - asked + asked * cost)
