@@ -71,6 +71,8 @@ class Engine:
         self.swap, self.meter, self.waiting = swap, StepMeter(cost), waiting
         self.steps = self.preempted = self.swapped_out = self.swapped_in = self.reused_tokens = 0
         self.decision = Decision()  # the last one
+        self.schedule_s = self.forward_s = self.sample_s = 0.0  # where the time of its steps went, so far
+        self.begun: list[str] = []  # requests that the last step was the first to compute some of
         self._clock = clock or WallClock()
         self._samples: dict[SeqId, Sample] = {}  # in order of arrival; followers are with their leader until they fork
         self._live: dict[str, int] = {}  # request → samples not finished
@@ -144,8 +146,11 @@ class Engine:
         """Computes one batch. What is new: one event per sample that got tokens or ended."""
         if self._deadlines:
             self._expire()
+        self.begun.clear()
         if self._samples:
+            begin = self._clock.now()
             ready = self._place()
+            self.schedule_s += self._clock.now() - begin
             try:
                 if ready:
                     self._compute(ready)
@@ -178,17 +183,22 @@ class Engine:
                         self.kv.reserve(sample.seq, sample.cached + len(entry[1].tokens))
                     self._compute([entry])
             return
-        self._account(ready, begin)
+        now = self._account(ready, begin)
         self._finish(ready, logits)
+        self.sample_s += self._clock.now() - now
 
-    def _account(self, ready: list[tuple[Sample, Work, Draft]], begin: float) -> None:
-        """Who was served how long, and what it cost."""
+    def _account(self, ready: list[tuple[Sample, Work, Draft]], begin: float) -> float:
+        """Who was served how long, and what it cost. Returns the time after the pass."""
         now = self._clock.now()
+        self.forward_s += now - begin
         seconds, prefill, decode, context = now - begin, 0, 0, 0
         if len(self._shares) > 1:
             for key in self._shares:
                 self._shares[key] *= FADE
         for sample, piece, _ in ready:
+            if not sample.begun:
+                sample.begun = True
+                self.begun.append(sample.request_id)
             sample.served_s += seconds
             sample.since_s = now
             rows = len(piece.tokens)
@@ -200,6 +210,7 @@ class Engine:
                 prefill += rows
         self.meter.saw(prefill, decode, context, seconds)
         self._spent, self._draft_s = Spent(self._draft_s, seconds, decode, prefill), 0.0
+        return now
 
     def _expire(self) -> None:
         now = self._clock.now()

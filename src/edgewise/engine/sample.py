@@ -14,6 +14,7 @@ class Sample:
     __slots__ = (
         "_job",
         "arrival_s",
+        "begun",
         "cached",
         "deadline_s",
         "followers",
@@ -60,6 +61,7 @@ class Sample:
         self.stops = stops  # token that ends the text → stop_reason
         self.limit = limit  # tokens in all
         self.logprobs = request.params.logprobs
+        self.begun = False  # some of it was computed
         self.cached = 0
         self.target = self.prompt
         self.running = False

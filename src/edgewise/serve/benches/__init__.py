@@ -11,6 +11,7 @@ BENCHES = Catalog("bench", __name__, {
     "sched": ".sched:measure_scheduling",
     "batching": ".batching:measure_batching",
     "kv": ".kv:measure_kv",
+    "overheads": ".overheads:measure_overheads",
     "shadow": ".shadow:measure_shadow",
     "int4": ".int4:measure_int4",
     "speculation": ".speculation:measure_speculation",

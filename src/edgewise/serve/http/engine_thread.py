@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from edgewise.base import Event, Request
 from edgewise.engine.loop import Engine
+from edgewise.serve.http.ledger import LEDGER, Ledger, Piece, Spent
 from edgewise.serve.http.tally import Tally
 from edgewise.serve.outputs import Collector, StreamChunk
 
@@ -36,6 +37,7 @@ class Stream:
     def __init__(self, request: Request, collector: Collector, thread: "EngineThread") -> None:
         self.request, self.collector, self._thread = request, collector, thread
         self.finished = False
+        self.ledger: Ledger | None = None
         self.arrival = self.latest = time.perf_counter()
         self.begun = False
         self._waiting: list[StreamChunk] = []
@@ -63,7 +65,9 @@ class Stream:
         if not self.finished:
             self._thread.cancel(self)
 
-    def deliver(self, chunks: Sequence[StreamChunk], finished: bool) -> None:
+    def deliver(self, chunks: Sequence[StreamChunk], finished: bool, piece: Piece | None = None) -> None:
+        if piece is not None:
+            piece.delivered = time.perf_counter()
         for chunk in chunks:
             same = next((one for one in self._waiting if one.index == chunk.index), None)
             if same is None:
@@ -72,6 +76,9 @@ class Stream:
                 _join(same, chunk)
         self.finished |= finished
         self._news.set()
+
+
+News = tuple[Stream, Sequence[StreamChunk], bool, Ledger | None]
 
 
 class EngineThread:
@@ -85,6 +92,7 @@ class EngineThread:
         self._looked = 0.0
         self._orders: list[Callable[[], None]] = []
         self._wanted = threading.Condition()
+        self.spent = Spent()
         self._closing = self._turning = False
         self._steps = 0
         self._thread = threading.Thread(target=self._work, name="edgewise-engine", daemon=True)
@@ -95,6 +103,11 @@ class EngineThread:
     def start(self, request: Request, collector: Collector) -> Stream:
         """The request was checked already (engine.checks): it is refused no more, though it may end with an error."""
         stream = Stream(request, collector, self)
+        ledger = stream.ledger = LEDGER.get()
+        if ledger is not None:
+            ledger.streams += 1
+            ledger.ordered, ledger.waited = stream.arrival, (self.spent, self.spent)
+            ledger.tally = self.tally
         self._order(lambda: self._add(stream))
         return stream
 
@@ -171,8 +184,9 @@ class EngineThread:
 
     def _step(self) -> None:
         self._steps += 1
+        begin, engine = time.perf_counter(), self.engine
         try:
-            events = self.engine.step()
+            events = engine.step()
         except Exception as problem:  # nobody knows whose fault it was: all that run end, and the server goes on
             traceback.print_exc(file=sys.stderr)
             events = [
@@ -182,16 +196,23 @@ class EngineThread:
             ]
             for name in self.streams:
                 self.engine.cancel(name)
-        news: list[tuple[Stream, list[StreamChunk], bool]] = []
+        for name in engine.begun:
+            ledger = self.streams[name].ledger if name in self.streams else None
+            if ledger is not None and ledger.waited is not None and not ledger.begun:
+                ledger.begun, ledger.waited = begin, (ledger.waited[0], self.spent)
+        news: list[News] = []
         now = time.perf_counter()
         for event in events:
             stream = self.streams.get(event.request_id)
             if stream is not None:
-                news.append(self._tell(stream, event, now))
+                news.append((*self._tell(stream, event, now), stream.ledger))
+        told = time.perf_counter()
+        words = self.spent.detokenise + told - now
+        self.spent = Spent(engine.schedule_s, engine.forward_s, engine.sample_s, words)
         if news:
-            self.loop.call_soon_threadsafe(_deliver, news)
+            self.loop.call_soon_threadsafe(_deliver, news, told, self.spent)
 
-    def _tell(self, stream: Stream, event: Event, now: float) -> tuple[Stream, list[StreamChunk], bool]:
+    def _tell(self, stream: Stream, event: Event, now: float) -> tuple[Stream, Sequence[StreamChunk], bool]:
         collector = stream.collector
         try:
             if collector.take(event):  # a stop string ended it
@@ -228,7 +249,7 @@ class EngineThread:
         except Exception as problem:
             del self.streams[stream.request.id]
             chunks = [StreamChunk("", [], "error", i, error=str(problem)) for i in range(stream.request.params.n)]
-            self.loop.call_soon_threadsafe(_deliver, [(stream, chunks, True)])
+            self.loop.call_soon_threadsafe(_deliver, [(stream, chunks, True, None)])
 
     def _drop(self, stream: Stream) -> None:
         if self.streams.pop(stream.request.id, None) is not None:
@@ -240,12 +261,12 @@ class EngineThread:
                 for i in range(stream.request.params.n)
             ]
             if not self.loop.is_closed():
-                self.loop.call_soon_threadsafe(_deliver, [(stream, chunks, True)])
+                self.loop.call_soon_threadsafe(_deliver, [(stream, chunks, True, None)])
 
 
-def _deliver(news: Sequence[tuple[Stream, Sequence[StreamChunk], bool]]) -> None:
-    for stream, chunks, finished in news:
-        stream.deliver(chunks, finished)
+def _deliver(news: "Sequence[News]", told: float = 0.0, spent: Spent = Spent()) -> None:
+    for stream, chunks, finished, ledger in news:
+        stream.deliver(chunks, finished, None if ledger is None else ledger.told(told, spent))
 
 
 def _join(one: StreamChunk, next_: StreamChunk) -> None:

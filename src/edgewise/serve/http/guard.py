@@ -6,11 +6,13 @@ The Host check stops DNS rebinding, the Origin check pages that make a browser a
 import asyncio
 import hashlib
 import hmac
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from edgewise.serve.http.errors import ApiError, answer
+from edgewise.serve.http.ledger import LEDGER, Ledger
 from edgewise.serve.http.settings import Settings
 
 Message = MutableMapping[str, Any]
@@ -35,6 +37,8 @@ class Guard:
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
+        ledger = Ledger()
+        LEDGER.set(ledger)
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         origin = headers.get(b"origin")
         welcome = origin if origin in self._settings.origins else None
@@ -45,7 +49,10 @@ class Guard:
                 if welcome:
                     extra += [(b"access-control-allow-origin", welcome.encode()), (b"vary", b"Origin")]
                 message["headers"] = [*message["headers"], *extra]
+            began = time.perf_counter()
             await send(message)
+            if message.get("body"):
+                ledger.sent(began, time.perf_counter())
 
         if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > self._settings.header_bytes:
             problem: ApiError | None = ApiError(431, "The headers are too long.", code="headers_too_long")
@@ -57,6 +64,8 @@ class Guard:
             await _preflight(decorated)
         else:
             await self._inner(scope, self._limited(receive), decorated)
+            if ledger.tally is not None and ledger.whole:
+                ledger.tally.ledgers.add(ledger)
 
     def _problem(
         self, scope: Message, headers: dict[bytes, str], origin: str | None, welcome: str | None

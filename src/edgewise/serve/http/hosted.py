@@ -10,6 +10,7 @@ from edgewise.base import BadInput, Request, SamplingParams
 from edgewise.engine.checks import check_request
 from edgewise.serve.http.engine_thread import EngineThread, Stream
 from edgewise.serve.http.errors import bad, overflow
+from edgewise.serve.http.ledger import tokenising
 from edgewise.serve.http.tally import Tally
 from edgewise.serve.llm import LLM
 from edgewise.serve.outputs import Collector
@@ -55,7 +56,8 @@ class Hosted:
         def encode() -> list[int]:
             return self.tokenizer.encode(text, add_special=special)
 
-        return await asyncio.to_thread(encode) if len(text) > LONG_TEXT else encode()
+        with tokenising():
+            return await asyncio.to_thread(encode) if len(text) > LONG_TEXT else encode()
 
     async def chat_tokens(self, messages: Sequence[Mapping[str, Any]], *, param: str = "", **options: Any) -> list[int]:
         """In a thread: a template is a program, even if a metered one. param: the field to blame when it is too long;
@@ -72,9 +74,10 @@ class Hosted:
             await self.fits("\n".join(str(message.get("content")) for message in messages), param)
         options = {"add_generation_prompt": True, **options}
         try:
-            if sum(len(str(message.get("content"))) for message in messages) < LONG_TEXT // 10:
-                return template.encode(self.tokenizer, messages, **options)
-            return await asyncio.to_thread(template.encode, self.tokenizer, messages, **options)
+            with tokenising():
+                if sum(len(str(message.get("content"))) for message in messages) < LONG_TEXT // 10:
+                    return template.encode(self.tokenizer, messages, **options)
+                return await asyncio.to_thread(template.encode, self.tokenizer, messages, **options)
         except BadInput as problem:
             raise bad("messages", str(problem), "template") from problem
 

@@ -105,6 +105,12 @@ async def metrics(request: Request) -> Response:
                [(at, model.loads) for model, at in rows]),
         *gauge("edgewise:model_unloads_total", "Times it was unloaded.", "counter",
                [(at, model.unloads) for model, at in rows]),
+        *gauge("edgewise:request_span_seconds_total", "Wall time of requests by span (see the ledger).", "counter",
+               [(label(model.name, span=name), seconds)
+                for model in hosted for name, seconds in model.tally.ledgers.sums[1].items()]),
+        *gauge("edgewise:first_token_span_seconds_total", "The same, up to the first token.", "counter",
+               [(label(model.name, span=name), seconds)
+                for model in hosted for name, seconds in model.tally.ledgers.sums[0].items()]),
         *gauge("edgewise:engine_steps_total", "Batches computed.", "counter",
                [(at, model.load.steps) for model, at in rows]),
     ]  # fmt: skip

@@ -4,6 +4,8 @@ import bisect
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from edgewise.serve.http.ledger import Ledgers
+
 SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
            160.0, 640.0, 2560.0)  # fmt: skip
 TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000)
@@ -36,6 +38,7 @@ class Tally:
         self.prompt_tokens = self.generation_tokens = 0
         self.passes = self.drafted = self.accepted = 0
         self.finished: Counter[str] = Counter()
+        self.ledgers = Ledgers()
         self.histograms = {
             "vllm:time_to_first_token_seconds": ("From arrival to the first token.", Histogram(SECONDS)),
             "vllm:inter_token_latency_seconds": ("Between two tokens of a sequence.", Histogram(SECONDS)),
