@@ -14,7 +14,7 @@ MODULES = {
     "pickle": (), "marshal": (), "shelve": (), "dill": (), "cloudpickle": (), "joblib": (),
     "runpy": ("serve/commands/train.py",), "mmap": (),
     "torch": ("train",), "transformers": ("train",), "safetensors": ("train",), "ctypes": ("testing/hostile",
-    "serve/probe.py"),
+    "serve/probe.py", "serve/machine.py"),
     "jinja2": ("text/template.py",),
 }  # fmt: skip
 # Call → where it may stand.
