@@ -14,6 +14,7 @@ void bind_ops(nanobind::module_& m);
 void bind_program(nanobind::module_& m);
 void bind_fill(nanobind::module_& m);
 void bind_tuning(nanobind::module_& m);
+void bind_bundle(nanobind::module_& m);
 #endif
 }  // namespace edgewise
 
@@ -31,5 +32,6 @@ NB_MODULE(_native, m) {
   edgewise::bind_program(m);
   edgewise::bind_fill(m);
   edgewise::bind_tuning(m);
+  edgewise::bind_bundle(m);
 #endif
 }

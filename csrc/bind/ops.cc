@@ -62,7 +62,8 @@ const float* vector_of(const Buffer* b, int64_t n, const char* who, const char* 
 }
 
 const Weight& ready(const Weight& w, const char* who) {
-  if (w.packed_blocks * kLanes < w.view.rows) refuse(std::string(who) + ": this weight has not been filled.");
+  if (w.packed_blocks * kLanes < w.view.rows)
+    refuse(std::string(who).append(w.arrival ? ": this weight is not here; it was not pinned." : ": this weight has not been filled."));
   return w;
 }
 
@@ -472,6 +473,11 @@ Buffer moe(Device& device, const Buffer& x, const Choices& ids, const Shares& we
   check_ids(ids.data(), n * count, number, "moe: expert");
   for (const Experts* e : {&gate, &up, &down}) {
     if (e->filled.load(std::memory_order_relaxed)) continue;
+    if (e->members[0]->arrival) {  // it comes and goes: asked for each time
+      for (int64_t i = 0; i < n * count; ++i)
+        need(e->members[size_t(ids.data()[i])]->view.data, "moe: an expert that was chosen is not here; it was not pinned.");
+      continue;
+    }
     for (const auto& w : e->members) ready(*w, "moe");
     e->filled.store(true, std::memory_order_relaxed);
   }
@@ -492,6 +498,9 @@ Buffer moe(Device& device, const Buffer& x, const Choices& ids, const Shares& we
     nb::gil_scoped_release release;
     ok = device.moe(in, n, ids.data(), weights.data(), count, gate, up, down, act, out.data());
   }
+  for (int64_t i = 0; !ok && i < n * count; ++i)
+    if (const auto& a = gate.members[size_t(ids.data()[i])]->arrival; a && a->state() == Arrival::Failed)
+      refuse("moe: an expert's weights could not be read.");
   if (!ok) out_of_room("moe");
   return out;
 }

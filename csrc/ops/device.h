@@ -63,9 +63,28 @@ struct Buffer {
   float* data() const { return block.as<float>(); }
 };
 
+// How far the bytes of weights that come and go are (ops/bundle.h). Set by the threads that fetch them.
+class Arrival {
+ public:
+  enum State : int32_t { Away, Coming, Here, Failed };
+  State state() const { return State(state_.load(std::memory_order_acquire)); }
+  void set(State state) {
+    state_.store(state, std::memory_order_release);
+    state_.notify_all();
+  }
+  bool wait() const {  // while it is coming; whether it is here
+    state_.wait(Coming, std::memory_order_acquire);
+    return state() == Here;
+  }
+
+ private:
+  std::atomic<int32_t> state_{Away};
+};
+
 struct Weight {
   Slice memory;
   WeightView view{};
+  std::shared_ptr<const Arrival> arrival;  // null: it stays
   int64_t packed_blocks = 0;  // how many row blocks pack() has filled
   std::shared_ptr<Tunings> tunings;
   const Tuning& tuning(int64_t columns) const { return tunings->of[size_t(range_of(columns))]; }
@@ -246,6 +265,7 @@ class Device {
   std::shared_ptr<Recording> recording;  // listens to the verbs of one thread
   std::thread::id recorder;
   Meter meter;
+  std::atomic<int64_t> stalled_ns{0};  // of all threads, waiting for weights to arrive
 };
 
 }  // namespace edgewise

@@ -64,6 +64,22 @@ bool Device::moe(const float* x, int64_t rows, const int32_t* ids, const float* 
     place[size_t(s)] = int32_t(p);
   }
 
+  // Whoever is here goes first, and is computed while the others arrive. A place has its sum whenever it is computed.
+  const auto arrival = [&](const Busy& b) { return gate.members[size_t(b.expert)]->arrival.get(); };
+  std::atomic<bool> lost{false};
+  const auto here = [&](const Busy& b) {
+    const Arrival* of = arrival(b);
+    if (!of || of->state() == Arrival::Here) return true;
+    const auto begin = std::chrono::steady_clock::now();
+    const bool came = of->wait();
+    stalled_ns += (std::chrono::steady_clock::now() - begin) / std::chrono::nanoseconds(1);
+    if (came) return true;
+    lost.store(true, std::memory_order_relaxed);
+    return false;
+  };
+  if (arrival(busy[0]))
+    std::stable_partition(busy.begin(), busy.end(), [&](const Busy& b) { return arrival(b)->state() == Arrival::Here; });
+
   // An expert's rows are a view of their own: columns [first, first + count) of these. A lone token's experts share one.
   const bool lone = rows == 1 && int64_t(busy.size()) == slots;
   const int64_t entering = lone ? 1 : slots;
@@ -124,6 +140,7 @@ bool Device::moe(const float* x, int64_t rows, const int32_t* ids, const float* 
     if (more) expected(gate, begin, strips, strip);
     for (me.wait(0, entering); more; more = me.share(1, inner, most(inner), &begin, &end))
       each(begin, end, strip, ffn, [&](const Busy& b, int64_t from, int64_t to) {
+        if (!here(b)) return;
         const int64_t first = lone ? 0 : b.first;
         multiply(in, gate, b, first, gates.as<float>(), from, to);
         multiply(in, up, b, first, ups.as<float>(), from, to);
@@ -137,14 +154,14 @@ bool Device::moe(const float* x, int64_t rows, const int32_t* ids, const float* 
     if (more) expected(down, begin, panels, kRows);
     for (me.wait(1, inner); more; more = me.share(2, outer, most(outer), &begin, &end))
       each(begin, end, kRows, dim, [&](const Busy& b, int64_t from, int64_t to) {
-        multiply(mid, down, b, b.first, parts.as<float>(), from, to);
+        if (!lost.load(std::memory_order_relaxed)) multiply(mid, down, b, b.first, parts.as<float>(), from, to);
       });
     me.wait(2, outer);
     while (me.next(3, rows, 4, &begin, &end))
       for (int64_t r = begin; r < end; ++r)
         k.combine(choices.data() + r * count, weights + r * count, count, out + r * dim, dim);
   }, 3 * slots * dim * ffn < 2 * kWorthWaking);
-  return true;
+  return !lost.load();
 }
 
 }  // namespace edgewise

@@ -160,6 +160,58 @@ class Recording(Protocol):
     def close(self, result: Array | None = None) -> Program | None: ...
 
 
+class Slots(Protocol):
+    """Equal places for weights that come and go, in memory that they take only when written to."""
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def nbytes(self) -> int: ...  # of one
+
+    def view(self, slot: int) -> npt.NDArray[np.uint8]: ...  # to be written, on whole pages
+
+    def release(self, slot: int) -> None: ...  # its memory goes back to the system until it is written again
+
+
+class Bundle(Protocol):
+    """Weights that come and go together. `come`, then the bytes are written from any thread, then `arrive`; `leave`.
+
+    `Device.moe` waits for experts that are coming; any other verb wants them here, and refuses what is away.
+    """
+
+    def add(self, rows: int, cols: int, format: str) -> Weight: ...  # one more (out, in), before the first `come`
+
+    @property
+    def nbytes(self) -> int: ...  # that a slot needs
+
+    @property
+    def offsets(self) -> Sequence[int]: ...  # of each weight in the slot
+
+    def come(self, slots: Slots, slot: int, whole: bool) -> None: ...  # whole: every byte will be written
+
+    # stored rows become rows [first, ...) of a weight; first is a multiple of 16. Any thread
+    def pack(self, part: int, first: int, stored: Any, index: Ints | None = None) -> None: ...
+
+    def arrive(self, here: bool) -> None: ...  # False: it could not be read
+
+    def leave(self) -> None: ...
+
+
+class Streams(Protocol):
+    """What a device offers that can compute with weights that are not all there."""
+
+    info: DeviceInfo
+
+    def slots(self, count: int, nbytes: int) -> Slots: ...
+
+    def bundle(self) -> Bundle: ...  # an empty one
+
+    def packs(self, fmt: str) -> bool: ...  # a bundle can hold weights stored in this format
+
+    def stalled_s(self) -> float: ...  # spent waiting for weights, per thread, since the last call
+
+
 @dataclass(frozen=True)
 class Routing:
     """Which experts each token goes to. ids (tokens, k) int32, weights (tokens, k) float32: host arrays."""

@@ -125,6 +125,21 @@ class CpuDevice(_native.CpuCore):
         """
         self._set_lookup(formats.find(fmt).name, [sys.maxsize if n is None else n for n in least_rows])
 
+    def slots(self, count: int, nbytes: int) -> _native.Slots:
+        """Places for bundles; raises OutOfRoom. Memory is taken when a slot is first written to."""
+        self._set_streams(True)
+        return _native.Slots(count, nbytes)
+
+    def bundle(self) -> _native.Bundle:
+        return _native.Bundle(self)
+
+    def packs(self, fmt: str) -> bool:
+        """Whether stored rows of this format can be packed by themselves, without scales and without being widened."""
+        return formats.find(fmt).name.partition(":")[0] in DIRECT and fmt not in formats.FLOAT8
+
+    def stalled_s(self) -> float:
+        return float(_native._stalled(self)) / 1e9 / self.threads
+
     def top_k(self, logits: Array, k: int, kind: str, renormalise: bool) -> Routing:
         return Routing(*self._top_k(logits, k, kind, renormalise))
 
