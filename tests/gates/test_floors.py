@@ -37,8 +37,8 @@ def test_only_kernels_sees_the_extension():
     assert rooms <= {"kernels"}
 
 
-# Fault injection is the plain member with a broken system call below it.
-WRAPPERS = {("edgewise.weights.sources.faulty", "edgewise.weights.sources.file")}
+# Fault and delay injection is the plain member with a broken or slow system call below it.
+WRAPPERS = {(f"edgewise.weights.sources.{name}", "edgewise.weights.sources.file") for name in ("faulty", "slow")}
 
 
 def test_members_of_a_slot_do_not_know_each_other(graph):

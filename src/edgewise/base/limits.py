@@ -64,3 +64,17 @@ def memory_bytes() -> int:
     """Bytes that this process may fill: the machine's physical memory, or less where a control group allows less."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min(physical, memory_limit_bytes() or physical)
+
+
+def resident_bytes() -> int:
+    """Memory of this process now, code included; 0 where /proc does not say."""
+    fields = (read(PROC / "self/statm") or "").split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else 0
+
+
+def peak_resident_bytes() -> int:
+    """The most memory this process ever had (VmHWM); unlike ru_maxrss it does not remember who started it."""
+    for line in (read(PROC / "self/status") or "").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0

@@ -1,9 +1,9 @@
 """L3's contract for weights: a checkpoint says what the bytes mean, a source fetches them. Meaning, never bytes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 @dataclass(frozen=True)
@@ -57,4 +57,45 @@ class Source(Protocol):
 
     def read(self, extent: Extent, offset: int, nbytes: int) -> memoryview: ...  # offset within the extent
 
+    def read_into(self, extent: Extent, offset: int, into: memoryview) -> None: ...
+
+    def glance(self, extent: Extent, offset: int, nbytes: int) -> memoryview: ...  # until the thread's next read
+
     def close(self) -> None: ...
+
+
+class Key(NamedTuple):
+    """What a bundle of weights is: one expert of a layer, or (expert -1) the layer's weights."""
+
+    layer: int
+    part: str
+    expert: int = -1
+
+    def __str__(self) -> str:
+        return f"layer {self.layer}, {self.part}" + (f" {self.expert}" if self.expert >= 0 else "")
+
+
+class Residency(Protocol):
+    """Who leaves when a bundle needs a slot. A bundle is a number below `count`; a layer's are consecutive."""
+
+    keeps: bool  # False: nothing stays longer than it is pinned
+
+    def came(self, key: int) -> None: ...  # it has a slot now, because it is wanted or because of a hint
+
+    def used(self, key: int) -> None: ...  # asked for; it has a slot
+
+    def left(self, key: int) -> None: ...
+
+    # the router's shares of the bundles [first, first + len(shares)), chosen or not, in a pass of few tokens
+    def routed(self, first: int, shares: Sequence[float]) -> None: ...
+
+    # who gives way to `incoming`: wanted now (then somebody must, if anybody may), or guessed; None: nobody
+    def victim(self, incoming: int, wanted: bool, may_leave: Callable[[int], bool]) -> int | None: ...
+
+
+class Prefetcher(Protocol):
+    """What the layer after this one will probably want. Guesses cost reading, never a wrong result."""
+
+    # Called when a layer of experts has chosen, in a pass of few tokens. gate(): what the next such layer would
+    # choose for the rows at hand, the likeliest first. The guess: experts of that layer, the likeliest first
+    def wants(self, layer: int, chosen: Sequence[int], gate: Callable[[], Sequence[int]]) -> Sequence[int]: ...

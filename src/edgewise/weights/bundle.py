@@ -5,6 +5,7 @@ that leaves the model's folder, except into the blobs folder of the Hugging Face
 for writing. Pickle files (.bin, .pt, ...) and Python files are never opened.
 """
 
+import fcntl
 import os
 import stat
 from collections.abc import Mapping
@@ -72,6 +73,16 @@ def open_file(path: Path, *, chosen: bool = False) -> tuple[int, int]:
         os.close(fd)
         raise BadInput(f"{path}: not a regular file.")
     return fd, info.st_size
+
+
+def make_direct(fd: int) -> bool:
+    """From now on reads of fd go past the page cache. False: this file system, or this system, cannot."""
+    flag = getattr(os, "O_DIRECT", 0)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | flag)
+    except OSError:
+        return False
+    return bool(flag)
 
 
 def read_bytes(path: Path, limit_bytes: int) -> bytes:

@@ -8,5 +8,6 @@ SOURCES = Catalog(
     {
         "file": ".file:FileSource",
         "faulty": ".faulty:FaultySource",
+        "slow": ".slow:SlowSource",
     },
 )

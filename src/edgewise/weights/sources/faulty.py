@@ -9,6 +9,7 @@ Status: kept, for tests
 
 import errno
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,16 +23,18 @@ class FaultySource(FileSource):
     """`kind` at call number `at` (from 0): "eio" fails; "short" gives half the bytes, which a source must repair by
     asking again; "end" gives none, as a file cut short does; "flip" inverts one bit, which nobody can notice."""
 
-    def __init__(self, files: Sequence[Path], *, kind: str = "eio", at: int = 0) -> None:
+    def __init__(self, files: Sequence[Path], *, kind: str = "eio", at: int = 0, direct: bool = False) -> None:
         if kind not in KINDS:
             raise BadInput(f"source 'faulty' has no kind {kind!r}. Known: {', '.join(KINDS)}.")
-        super().__init__(files, preadv=self._fail)
+        super().__init__(files, preadv=self._fail, direct=direct)
         self.kind = kind
         self.at = at
         self.calls = 0
+        self._counting = threading.Lock()
 
     def _fail(self, fd: int, buffers: Sequence[memoryview], offset: int) -> int:
-        now, self.calls = self.calls, self.calls + 1
+        with self._counting:
+            now, self.calls = self.calls, self.calls + 1
         if now != self.at:
             return os.preadv(fd, buffers, offset)
         if self.kind == "eio":
