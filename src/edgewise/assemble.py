@@ -1,10 +1,10 @@
 """L8: the only file that knows every room. From a checkpoint and a few names to an engine, or one sentence why not."""
 
-import math
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgewise.base import BadInput, OutOfRoom, Unsupported
+from edgewise.base import BadInput, Unsupported
 from edgewise.base.caps import check_needs
 from edgewise.base.catalog import nearest
 from edgewise.base.startup import milestone
@@ -21,8 +21,10 @@ from edgewise.kernels.devices import DEVICES
 from edgewise.kv import CACHES
 from edgewise.kv.api import KVCache
 from edgewise.kv.paged import token_bytes
+from edgewise.kv.sizing import page_count, page_count_within
 from edgewise.models import Loading, begin_model, read_spec
 from edgewise.models.api import Model, ModelSpec
+from edgewise.models.streaming import Stream, parse_size
 from edgewise.plan.api import Tuning
 from edgewise.plan.applying import apply_measured
 from edgewise.plan.float8 import float8_for
@@ -56,6 +58,7 @@ class Assembly:
     template: ChatTemplate | None
     loading: Loading
     tuning: Tuning | None  # to be given some time between steps
+    stream: Stream | None  # under a memory budget: the weights that come and go
 
 
 def assemble(
@@ -77,10 +80,15 @@ def assemble(
     tuner: str = "none",
     seed: int = 0,
     fp8: str = "auto",
+    ram_budget: str | int | None = None,
+    residency: str = "",
+    prefetch: str = "none",
+    source: str = "file",
 ) -> Assembly:
     """ctx_size: None is the model's context but at most 4096, 0 is the model's. Members go by catalog name, with
     settings ("ngram:n=3"); a device may be one that exists. What can be refused is, before the weights are read or
-    while they are. fp8: what FP8 weights are computed as, "bf16", "int8" or "auto"."""
+    while they are. fp8: what FP8 weights are computed as, "bf16", "int8" or "auto". ram_budget: bytes or "2GiB", all
+    memory of the process; under it weights come from disk as they are wanted (residency, prefetch, source say how)."""
     if max_num_seqs < 1 or prefill_chunk < 1:
         raise BadInput(f"max_num_seqs ({max_num_seqs}) and prefill_chunk ({prefill_chunk}) must be at least 1.")
     checkpoint = open_checkpoint(path)
@@ -94,9 +102,21 @@ def assemble(
     machine: Device = DEVICES.build(device, threads=threads) if isinstance(device, str) else device
     per_token = token_bytes(spec.layers, spec.kv_heads, spec.head_dim, dtype)
     held = drafts.prepare(Target(header, spec, machine, context, max_num_seqs, verify.odds, pieces_of))
-    pages = _pages(checkpoint, held, machine.info.memory_bytes, per_token, context, max_num_seqs, page_tokens, dtype)
+    weights = held + sum(checkpoint.info(name).extent.nbytes for name in checkpoint.names())
+    memory = machine.info.memory_bytes
+    budget = None if ram_budget is None else parse_size(ram_budget)
+    if budget is None:
+        pages = page_count(header.name, weights, memory, per_token, context, max_num_seqs, page_tokens, dtype)
+    else:
+        pages = page_count_within(budget, per_token, context, max_num_seqs, page_tokens)
+    kv_bytes = pages * page_tokens * per_token
+    stream = None if budget is None else Stream(
+        spec, machine, header.files, budget_bytes=budget, residency=residency, prefetch=prefetch, source=source,
+        reserved_bytes=kv_bytes + held, rows=prefill_chunk,
+    )  # fmt: skip
     tuning = apply_measured(machine, tuner)
-    model, loading = begin_model(checkpoint, machine, context=context, float8=float8_for(fp8, checkpoint, machine))
+    float8 = float8_for(fp8, checkpoint, machine)
+    model, loading = begin_model(checkpoint, machine, context=context, float8=float8, stream=stream)
     milestone("weights being read")
     try:  # beside the reading: it leaves the interpreter to us
         tokenizer, template = _words(header, spec)
@@ -106,6 +126,10 @@ def assemble(
     milestone("tokenizer and template there")
     loading.wait()
     milestone("weights there")
+    if stream is not None:
+        prefill_chunk = stream.rows
+        stream.open()
+        weakref.finalize(model, stream.close)
     cache: KVCache = CACHES.build(
         kv, device=machine, layers=spec.layers, kv_heads=spec.kv_heads, head_dim=spec.head_dim, pages=pages,
         page_tokens=page_tokens, dtype=dtype,
@@ -117,10 +141,9 @@ def assemble(
         sequences=max_num_seqs, page_tokens=page_tokens, seed=seed,
         pieces=None if tokenizer is None else tokenizer.token_bytes,
     )  # fmt: skip
-    kv_bytes = pages * page_tokens * per_token
     return Assembly(
         header, model.spec, machine, model, cache, dtype, kv_bytes, context, work, engine, tokenizer, template,
-        loading, tuning,
+        loading, tuning, stream,
     )
 
 
@@ -160,31 +183,3 @@ def _words(header: Header, spec: ModelSpec) -> tuple[Tokenizer | None, ChatTempl
             "some tokens have no vector. Tokenizer and weights do not belong together."
         )
     return tokenizer, load_template(header)
-
-
-def _pages(
-    checkpoint: Checkpoint, held: int, memory: int, per_token: int, context: int, sequences: int, page_tokens: int,
-    dtype: str,
-) -> int:
-    """Pages for every sequence at full length, or as many as memory holds beside the weights, at least one sequence's.
-
-    held: bytes that a speculator takes. memory: the machine's, 0 when unknown. Pages take memory only as they are used.
-    """
-    if page_tokens < 1:
-        raise BadInput(f"page_tokens must be a positive multiple of 16 but is {page_tokens}.")
-    one = math.ceil(context / page_tokens)
-    page_bytes = page_tokens * per_token
-    if memory == 0:
-        return one * sequences
-    weights = held + sum(checkpoint.info(name).extent.nbytes for name in checkpoint.names())
-    room = (memory * 9 // 10 - weights) // page_bytes
-    if room < one:
-        gib = 1 << 30
-        raise OutOfRoom(
-            f"{checkpoint.header().name} needs {weights / gib:.2f} GiB for its weights and "
-            f"{one * page_bytes / gib:.2f} GiB for {context} tokens of {dtype} KV cache, but this machine has "
-            f"{memory / gib:.2f} GiB, a tenth of which is left to others. "
-            "Use a smaller format of the model, or a smaller ctx_size."
-        )
-    return min(one * sequences, room)
-

@@ -6,14 +6,17 @@ loader only checks (no device), parts hold nothing and are thrown away.
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
 
 from edgewise.base import Tap
-from edgewise.kernels.api import Array, AttnSpec, Device, Ints, Weight
+from edgewise.kernels.api import Array, AttnSpec, Device, Ints, Routing, Weight
 from edgewise.models.api import Batch, Loader, ModelSpec
 from edgewise.models.ropes import RopeTable
+
+NOTHING = nullcontext()
 
 
 class Linear:
@@ -188,6 +191,13 @@ class MoeFfn:
         self.up = load.experts(layer, "up", spec.experts, (spec.ffn_dim, dim))
         self.down = load.experts(layer, "down", spec.experts, (dim, spec.ffn_dim))
         self.shared = SharedExpert(load, spec, layer, shared) if shared else None
+        stream = getattr(load, "stream", None)  # under a memory budget
+        self.streamed = None if stream is None else stream.experts(self)
+
+    def choose(self, device: Device, x: Array) -> tuple[Array, Routing]:
+        """The router's logits for normalised rows, and whom it takes."""
+        logits = self.router.run(device, x)
+        return logits, device.top_k(logits, self.k, self.routing, self.renormalise)
 
     def run(self, device: Device, x: Array, norm: Array | None, batch: Batch, add: Array | None = None) -> Array:
         if norm is not None:
@@ -196,7 +206,10 @@ class MoeFfn:
         if batch.listen is not None:
             batch.listen(Tap.GATE, self.layer, logits)
         routing = device.top_k(logits, self.k, self.routing, self.renormalise)
-        y = device.moe(x, routing, self.gate, self.up, self.down, self.act)
+        if self.streamed is None:
+            y = device.moe(x, routing, self.gate, self.up, self.down, self.act)
+        else:
+            y = self.streamed.run(device, x, logits, routing, self.gate, self.up, self.down, self.act)
         if self.shared is not None:
             y = device.add(y, self.shared.run(device, x))
         return y if add is None else device.add(y, add)
@@ -267,7 +280,6 @@ class Decoder:
     hf_names, gguf_names: departures from the tables of models/names.py. defaults: settings a file may leave out.
     """
 
-    replays = True
     hf_names: ClassVar[Mapping[str, str | tuple[str, ...]]] = {}
     gguf_names: ClassVar[Mapping[str, str | tuple[str, ...]]] = {}
     defaults: ClassVar[Mapping[str, Any]] = {}
@@ -275,6 +287,8 @@ class Decoder:
     def __init__(self, spec: ModelSpec, load: Loader) -> None:
         self.spec = spec
         self.device = load.device
+        self.stream = getattr(load, "stream", None)  # under a memory budget; then a step cannot be replayed blindly
+        self.replays = self.stream is None
         self.table = load.weight("embed", (spec.vocab, spec.dim))
         self.layers = [self.block(load, spec, layer) for layer in range(spec.layers)]
         self.norm = load.vector("norm", spec.dim, plus=self.norm_plus(load))
@@ -299,7 +313,8 @@ class Decoder:
     def blocks(self, x: Array, batch: Batch, layers: Sequence[int]) -> Array:
         farthest = int(batch.positions.max(initial=0))
         for layer in layers:
-            x = self.layers[layer].run(self.device, x, batch, farthest)
+            with NOTHING if self.stream is None else self.stream.turn(layer):
+                x = self.layers[layer].run(self.device, x, batch, farthest)
             if batch.listen is not None:
                 batch.listen(Tap.HIDDEN, layer, x)
         return x

@@ -20,6 +20,7 @@ from edgewise.models.configs import Config
 from edgewise.models.float8 import Scales, held_as
 from edgewise.models.names import Names
 from edgewise.models.ropes import RopeSettings, RopeTable
+from edgewise.models.streaming import Stream
 from edgewise.models.ternary import PER_BYTE, PackedTernary, is_packed_ternary
 from edgewise.weights.api import Checkpoint, Header, Source, TensorInfo
 from edgewise.weights.sources import SOURCES
@@ -32,7 +33,8 @@ class CheckpointLoader:
     """Tensors by canonical name (models/names.py). Without a source it only checks, and gives None for everything."""
 
     def __init__(
-        self, checkpoint: Checkpoint, source: Source | None, device: Device, names: Names, float8: str = "bf16"
+        self, checkpoint: Checkpoint, source: Source | None, device: Device, names: Names, float8: str = "bf16",
+        stream: Stream | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.source = source
@@ -41,6 +43,7 @@ class CheckpointLoader:
         self.dialect = names.dialect
         self.scales = Scales(checkpoint)
         self.float8 = float8
+        self.stream = stream  # takes the weights that need not stay
         self.used: set[str] = set()  # stored names asked for
         self._ropes: dict[RopeSettings, RopeTable] = {}
 
@@ -92,7 +95,7 @@ class CheckpointLoader:
         if packed is not None:
             return packed.load(self.device, rows) if self.source is not None else None
         info = self._info(name, (stored_rows or shape[0], *shape[1:]))
-        return self._part(info, shape, rows, 0, stored_rows or shape[0])
+        return self._part(name, info, shape, rows, 0, stored_rows or shape[0])
 
     def _packed(self, name: str, shape: tuple[int, int]) -> PackedTernary | None:
         """The weight as BitNet packs it, when the checkpoint has it so."""
@@ -105,10 +108,14 @@ class CheckpointLoader:
         factor = float(self._values(self._info(f"{name}.scale", (1,)), 1)[0])
         return PackedTernary(info, shape, factor, header, self._read(info, 0, info.extent.nbytes))
 
-    def _part(self, info: TensorInfo, shape: Sequence[int], rows: Ints | None, first: int, of: int) -> Weight:
-        """Rows of the matrix that begins `first` bytes into a tensor and has `of` rows in all."""
+    def _part(
+        self, name: str, info: TensorInfo, shape: Sequence[int], rows: Ints | None, first: int, of: int
+    ) -> Weight:
+        """Rows of the matrix `name` that begins `first` bytes into a tensor and has `of` rows in all."""
         if self.source is None:
             return None
+        if self.stream is not None and (adopted := self.stream.adopt(name, info, shape, rows, first, of)) is not None:
+            return adopted
         row_bytes = info.extent.nbytes // (prod(info.shape) // shape[-1])
         if rows is not None and len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
             first, of, rows = first + int(rows[0]) * row_bytes, len(rows), None
@@ -153,12 +160,18 @@ class CheckpointLoader:
         if self.has(whole):
             info = self._info(whole, (count, *shape))
             step = info.extent.nbytes // count
-            each = [self._part(info, shape, None, e * step, rows) for e in range(count)]
+            each = [
+                self._part(f"layers.{layer}.expert.{e}.{part}", info, shape, None, e * step, rows)
+                for e in range(count)
+            ]
         elif part != "down" and self.has(fused):
             info = self._info(fused, (count, 2 * rows, shape[1]))
             step = info.extent.nbytes // count
             half = np.arange(rows, dtype=np.int32) + (rows if part == "up" else 0)
-            each = [self._part(info, shape, half, e * step, 2 * rows) for e in range(count)]
+            each = [
+                self._part(f"layers.{layer}.expert.{e}.{part}", info, shape, half, e * step, 2 * rows)
+                for e in range(count)
+            ]
         else:
             for e in range(count):
                 each.append(self.weight(f"layers.{layer}.expert.{e}.{part}", shape))
@@ -278,18 +291,21 @@ class Loading:
 
 def begin_model(
     checkpoint: Checkpoint, device: Device, *, source: Source | None = None, context: int | None = None,
-    float8: str = "bf16",
+    float8: str = "bf16", stream: Stream | None = None,
 ) -> tuple[Model, Loading]:
     """Checks settings against tensors and begins to read the weights; other work may be done until `Loading.wait`.
 
     source: where bytes come from; None: the checkpoint's own files. float8: what FP8 weights are computed as, "bf16"
-    (their exact values) or "int8" (narrowed to INT8 in groups of 32).
+    (their exact values) or "int8" (narrowed to INT8 in groups of 32). stream: takes the weights that need not stay, and
+    is to be opened after `Loading.wait`.
     """
     header = checkpoint.header()
     member, spec, names = examine(checkpoint, context)
     own = SOURCES.build("file", files=header.files) if source is None else source
     try:
-        model: Model = member(spec, CheckpointLoader(checkpoint, own, device, names, float8))
+        model: Model = member(spec, CheckpointLoader(checkpoint, own, device, names, float8, stream))
+        if stream is not None:
+            stream.check(sum(checkpoint.info(name).extent.nbytes for name in checkpoint.names()))
         filling = device.filling()
     except BaseException:
         device.filling()  # forgets what was put off

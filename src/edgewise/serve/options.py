@@ -28,6 +28,12 @@ Verifier = Annotated[
     str, typer.Option(help="who checks drafts; auto: the same text as without", metavar="NAME[:...]")
 ]
 Float8 = Annotated[str, typer.Option("--fp8", help="compute FP8 weights as bf16 (exact) or int8; auto: as measured")]
+RamBudget = Annotated[
+    str | None,
+    typer.Option("--ram-budget", help="all memory of the process, e.g. 2GiB: weights that do not fit come from disk"),
+]
+Residency = Annotated[str, typer.Option("--residency", help="with --ram-budget: who stays; see `edgewise members`")]
+Prefetch = Annotated[str, typer.Option("--prefetch", help="with --ram-budget: what is read before it is asked for")]
 
 
 def human(nbytes: float) -> str:

@@ -311,7 +311,7 @@ class WeightStore:
         stored = self.stored[key]
         piece = stored.pieces[at]
         if piece.part < 0:
-            into = memoryview(self.slots.view(self._slot[key]))[piece.at : piece.at + piece.nbytes]
+            into = self.slots.view(self._slot[key]).data[piece.at : piece.at + piece.nbytes]
             self.source.read_into(piece.extent, piece.offset, into)
             self._check(key, at, into)
         else:

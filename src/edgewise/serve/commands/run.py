@@ -18,6 +18,9 @@ from edgewise.serve.options import (
     Context,
     Float8,
     Json,
+    Prefetch,
+    RamBudget,
+    Residency,
     Speculator,
     Threads,
     Verifier,
@@ -74,6 +77,9 @@ def command(
     verifier: Verifier = "auto",
     device: Annotated[str, typer.Option(help="where to compute; see `edgewise members`")] = "cpu",
     fp8: Float8 = "auto",
+    ram_budget: RamBudget = None,
+    residency: Residency = "",
+    prefetch: Prefetch = "none",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="timings on standard error")] = False,
     as_json: Json = False,
 ) -> None:
@@ -105,7 +111,8 @@ def command(
 
     llm = LLM(
         path, threads=threads, ctx_size=context, kv_cache_dtype=kv_cache_dtype or "auto", device=device,
-        speculator=speculator, verifier=verifier, fp8=fp8, max_num_seqs=1,
+        speculator=speculator, verifier=verifier, fp8=fp8, ram_budget=ram_budget, residency=residency,
+        prefetch=prefetch, max_num_seqs=1,
         seed=0 if builtin else int.from_bytes(os.urandom(4), "little"),
     )  # fmt: skip
     given = locals()
@@ -142,7 +149,14 @@ def command(
 def _once(session: "Session", text: str, *, echo: bool, verbose: bool, as_json: bool) -> None:
     from edgewise.serve.session import Answer
 
-    answer = Answer()
+    answer, parts = Answer(), session.llm.parts
+    seen = None
+    if parts.stream is not None:
+        from edgewise.serve.budget import afterwards, outlook
+        from edgewise.serve.budget import report as memory
+
+        seen = outlook(parts)
+        print(f"edgewise: {seen.words()}", file=sys.stderr)
     if echo:
         print(text, end="", flush=True)
     milestone("ready for the prompt")
@@ -150,11 +164,13 @@ def _once(session: "Session", text: str, *, echo: bool, verbose: bool, as_json: 
         if not as_json:
             print(piece, end="", flush=True)
     if as_json:
-        print(json.dumps(report(answer), ensure_ascii=False))
+        print(json.dumps(report(answer) | ({"memory": memory(parts, seen)} if seen else {}), ensure_ascii=False))
     elif not answer.text.endswith("\n"):
         print()
     if verbose:
         print(timing(answer), file=sys.stderr)
+    if seen is not None:
+        print(f"edgewise: {afterwards(parts, seen, answer.metrics.tok_s)}", file=sys.stderr)
     milestone("end")
 
 
