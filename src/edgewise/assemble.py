@@ -32,6 +32,7 @@ from edgewise.text import ends_of, has_words, load_template, load_tokenizer, pie
 from edgewise.text.api import ChatTemplate, Tokenizer
 from edgewise.weights import open_checkpoint
 from edgewise.weights.api import Checkpoint, Header
+from edgewise.weights.checkpoints.streamed import StreamedCheckpoint
 
 CONTEXT = 4096  # the default context of a model that could take more
 KV_TYPES = {
@@ -104,7 +105,8 @@ def assemble(
     held = drafts.prepare(Target(header, spec, machine, context, max_num_seqs, verify.odds, pieces_of))
     weights = held + sum(checkpoint.info(name).extent.nbytes for name in checkpoint.names())
     memory = machine.info.memory_bytes
-    budget = None if ram_budget is None else parse_size(ram_budget)
+    laid = checkpoint if isinstance(checkpoint, StreamedCheckpoint) else None  # its experts can only come and go
+    budget = parse_size(ram_budget) if ram_budget is not None else None if laid is None else memory or 1 << 50
     if budget is None:
         pages = page_count(header.name, weights, memory, per_token, context, max_num_seqs, page_tokens, dtype)
     else:
@@ -112,7 +114,7 @@ def assemble(
     kv_bytes = pages * page_tokens * per_token
     stream = None if budget is None else Stream(
         spec, machine, header.files, budget_bytes=budget, residency=residency, prefetch=prefetch, source=source,
-        reserved_bytes=kv_bytes + held, rows=prefill_chunk,
+        reserved_bytes=kv_bytes + held, rows=prefill_chunk, laid=laid,
     )  # fmt: skip
     tuning = apply_measured(machine, tuner)
     float8 = float8_for(fp8, checkpoint, machine)

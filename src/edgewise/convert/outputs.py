@@ -11,7 +11,7 @@ from typing import BinaryIO
 from edgewise.base import BadInput, OutOfRoom
 
 # What a folder may hold that --force may replace. Anything else in it is not ours to delete.
-_OURS = (".safetensors", ".json", ".jinja")
+_OURS = (".safetensors", ".json", ".jinja", ".gguf")
 
 
 def check_output(path: Path, nbytes: int, *, force: bool, folder: bool, inputs: tuple[Path, ...] = ()) -> None:

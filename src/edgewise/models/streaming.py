@@ -21,8 +21,9 @@ from edgewise.base.limits import resident_bytes
 from edgewise.kernels.api import Array, Bundle, Device, Ints, Routing, Streams, Weight
 from edgewise.models.api import ModelSpec
 from edgewise.weights.api import Key, Prefetcher, Residency, Source, TensorInfo
+from edgewise.weights.checkpoints.streamed import StreamedCheckpoint
 from edgewise.weights.prefetchers import PREFETCHERS
-from edgewise.weights.residency import RESIDENCIES
+from edgewise.weights.residency import FOR_EXPERTS, FOR_LAYERS, RESIDENCIES
 from edgewise.weights.sources import SOURCES
 from edgewise.weights.store import Piece, Stored, WeightStore
 
@@ -77,6 +78,7 @@ class Stream:
     def __init__(
         self, spec: ModelSpec, device: Device, files: Sequence[Path], *, budget_bytes: int, residency: str = "",
         prefetch: str = "none", source: str = "file", reserved_bytes: int = 0, rows: int = 512,
+        laid: StreamedCheckpoint | None = None,
     ) -> None:  # fmt: skip
         if not (hasattr(device, "bundle") and hasattr(device, "packs")):
             raise Unsupported(
@@ -88,8 +90,7 @@ class Stream:
         self.files = tuple(files)
         self.budget_bytes, self.reserved_bytes = budget_bytes, reserved_bytes
         self.rows = fitting_rows(spec, rows, budget_bytes)
-        self.usual = not residency
-        self._residency = residency or ("lru" if spec.experts else "ring")
+        self._residency = residency or (FOR_EXPERTS if spec.experts else FOR_LAYERS)
         self._prefetch, self._source = prefetch, source
         RESIDENCIES.load(self._residency.partition(":")[0])  # unknown names are refused now
         self.prefetcher: Prefetcher = PREFETCHERS.build(prefetch)
@@ -97,6 +98,9 @@ class Stream:
         self.store: WeightStore | None = None
         self.residency: Residency | None = None
         self.adopted_bytes = 0  # of the file
+        self.adopted: dict[str, TensorInfo] = {}  # stored names
+        self.parts: dict[Key, list[tuple[int, int, str]]] = {}  # (rows, columns, format) of a bundle's weights
+        self.laid = laid
         self._bundles: dict[Key, Bundle] = {}
         self._pieces: dict[Key, list[Piece]] = {}
         self._turns: dict[int, int] = {}  # layer → key
@@ -112,16 +116,20 @@ class Stream:
         key = self._key(name)
         if key is None or not self.machine.packs(info.format):
             return None
-        if key not in self._bundles:
-            self._bundles[key], self._pieces[key] = self.machine.bundle(), []
         count = of if rows is None else len(rows)
         row_bytes = info.extent.nbytes // (math.prod(info.shape) // int(shape[-1]))
+        self.adopted_bytes += of * row_bytes
+        self.adopted[info.name] = info
+        if key not in self._bundles:
+            self._bundles[key], self._pieces[key], self.parts[key] = self.machine.bundle(), [], []
+        self.parts[key].append((count, int(shape[-1]), info.format))
+        if self.laid is not None:
+            return self._bundles[key].add(count, int(shape[-1]), info.format)
         part = sum(piece.row == 0 for piece in self._pieces[key])
         for row, low, high, index in _cuts(rows, of, row_bytes):
             self._pieces[key].append(
                 Piece(info.extent, first + low * row_bytes, (high - low) * row_bytes, part, row, index)
             )
-        self.adopted_bytes += of * row_bytes
         return self._bundles[key].add(count, int(shape[-1]), info.format)
 
     def _key(self, name: str) -> Key | None:
@@ -149,20 +157,36 @@ class Stream:
         words = TOKENIZER_BYTES * self.spec.vocab
         self._refuse(self.needs(resident_bytes() + words, stored_bytes - self.adopted_bytes))
 
-    def open(self) -> None:
-        """Makes the slots; the weights that stay are here. Raises OutOfRoom."""
+    def open(self, slots: int = 0) -> None:
+        """Makes the slots, as many as the budget allows or as are asked for; the weights that stay are here. Raises
+        OutOfRoom."""
         needs = self.needs(resident_bytes(), 0)
-        self._refuse(needs)
+        if not slots:
+            self._refuse(needs)
+        if self.laid is not None:
+            for key in self._bundles:
+                self._pieces[key] = self._as_laid(key, self.laid)
         self._stored = tuple(Stored(key, self._bundles[key], self._pieces[key]) for key in sorted(self._bundles))
         for number, stored in enumerate(self._stored):
             if stored.key.expert < 0:
                 self._turns[stored.key.layer] = number
             elif stored.key.expert == 0:
                 self.layers[stored.key.layer].first = number
-        slots = self.machine.slots(needs.count(self.budget_bytes), needs.slot)
+        room = self.machine.slots(slots or needs.count(self.budget_bytes), needs.slot)
         source: Source = SOURCES.build(self._source, files=self.files, direct=True)
         self.residency = RESIDENCIES.build(self._residency, count=len(self._stored))
-        self.store = WeightStore(self._stored, slots, source, self.residency, readers=READERS)
+        self.store = WeightStore(self._stored, room, source, self.residency, readers=READERS)
+
+    def _as_laid(self, key: Key, laid: StreamedCheckpoint) -> list[Piece]:
+        """The pieces of a bundle that lies in the file as it is computed with. Raises BadInput."""
+        found = laid.layout.get(key)
+        if found is None or list(found.parts) != self.parts[key] or found.extent.nbytes != self._bundles[key].nbytes:
+            raise BadInput(f"{self.files[-1]}: {key} is not laid out as this model needs it. Convert the model again.")
+        step, total = laid.piece_bytes, found.extent.nbytes
+        return [
+            Piece(found.extent, at, min(step, total - at), at=at, checksum=found.checksums[at // step])
+            for at in range(0, total, step)
+        ]
 
     def needs(self, process: int, resident: int) -> Needs:
         least = min(self.spec.experts_per_token, self.spec.experts) or 1

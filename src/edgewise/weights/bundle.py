@@ -8,7 +8,8 @@ for writing. Pickle files (.bin, .pt, ...) and Python files are never opened.
 import fcntl
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,14 @@ def open_file(path: Path, *, chosen: bool = False) -> tuple[int, int]:
         os.close(fd)
         raise BadInput(f"{path}: not a regular file.")
     return fd, info.st_size
+
+
+@contextmanager
+def closing(fd: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        os.close(fd)
 
 
 def make_direct(fd: int) -> bool:

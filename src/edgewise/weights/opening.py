@@ -9,6 +9,7 @@ from edgewise.weights import bundle
 from edgewise.weights.api import Checkpoint
 from edgewise.weights.checkpoints.gguf import GgufCheckpoint, split_parts
 from edgewise.weights.checkpoints.safetensors import SafetensorsCheckpoint
+from edgewise.weights.checkpoints.streamed import BUNDLES, LIST, StreamedCheckpoint
 
 _REPO = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(:(?P<file>[\w./-]+\.gguf))?")
 
@@ -37,7 +38,13 @@ def _open_folder(folder: Path, need_tensors: bool) -> Checkpoint:
         names = sorted(os.listdir(folder))
     except OSError as error:
         raise BadInput(f"{folder}: cannot be listed: {error.strerror}.") from None
-    gguf = any(name.endswith(".gguf") for name in names) and not any(name.endswith(".safetensors") for name in names)
+    inner = _open_inner(folder, names, need_tensors)
+    return StreamedCheckpoint(inner, folder) if LIST in names else inner
+
+
+def _open_inner(folder: Path, names: list[str], need_tensors: bool) -> Checkpoint:
+    tensors = [name for name in names if name.endswith(".safetensors") and name != BUNDLES]
+    gguf = any(name.endswith(".gguf") for name in names) and not tensors
     if "config.json" in names and not gguf:  # repositories of GGUF files often carry the original's config.json
         return SafetensorsCheckpoint(folder, need_tensors=need_tensors)
     ggufs = sorted({str(split_parts(folder / name)[0]) for name in names if name.endswith(".gguf")})

@@ -166,6 +166,10 @@ class WeightStore:
         with self._lock:
             return [key for key, state in enumerate(self._state) if state == PRESENT]
 
+    def view(self, key: int) -> memoryview:
+        """The bytes of a bundle that is pinned and here."""
+        return self.slots.view(self._slot[key]).data
+
     def drop_all(self) -> None:
         """Forgets what nobody has pinned; waits for what is being read."""
         with self._lock:

@@ -13,6 +13,7 @@ from edgewise.base import BadInput, Incompatible
 from edgewise.convert.auto import Row
 from edgewise.convert.choosing import convert_auto, ladder_of
 from edgewise.convert.converting import convert, target_of
+from edgewise.convert.streaming import convert_streamed
 from edgewise.convert.writing import Written
 from edgewise.serve.hub import locate
 from edgewise.serve.options import Json, human, read_text, table
@@ -31,6 +32,9 @@ MaxLoss = Annotated[
 HeldOut = Annotated[
     Path | None,
     typer.Option("--held-out", help="with -q auto: the text to measure on [the end of --calibrate, or the library]"),
+]
+Layout = Annotated[
+    str | None, typer.Option("--layout", help="streamed: a folder whose experts or layers are read fastest by run")
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="replace an output that exists")]
 
@@ -63,6 +67,7 @@ def command(
     max_loss: MaxLoss = None,
     held_out: HeldOut = None,
     pure: Pure = False,
+    layout: Layout = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -70,6 +75,15 @@ def command(
 
     An interrupted conversion keeps its finished tensors beside the output; the same command goes on from them.
     """
+    if layout is not None:
+        if layout != "streamed":
+            raise BadInput(f"There is no layout '{layout}'. Known: streamed.")
+        if any((to, quant, quantiser, calibrate, max_loss, held_out, pure)):
+            raise Incompatible("--layout streamed keeps all formats: convert first, then lay the result out.")
+        with bar(f"{out.name}") as watch:
+            written = convert_streamed(locate(model), out, force=force, watch=watch)
+        report(written, as_json)
+        return
     words = None if calibrate is None else read_text(calibrate)
     ladder = None if quant is None else ladder_of(quant, target_of(out, to))
     if ladder is None:

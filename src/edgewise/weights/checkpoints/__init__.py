@@ -8,5 +8,6 @@ CHECKPOINTS = Catalog(
     {
         "safetensors": ".safetensors:SafetensorsCheckpoint",
         "gguf": ".gguf:GgufCheckpoint",
+        "streamed": ".streamed:StreamedCheckpoint",
     },
 )

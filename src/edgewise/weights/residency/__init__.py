@@ -2,6 +2,8 @@
 
 from edgewise.base import Catalog
 
+FOR_EXPERTS, FOR_LAYERS = "lru", "ring"  # when nobody says
+
 RESIDENCIES = Catalog(
     "residency",
     __name__,
