@@ -199,6 +199,17 @@ class MoeFfn:
         logits = self.router.run(device, x)
         return logits, device.top_k(logits, self.k, self.routing, self.renormalise)
 
+    def expect(self, routing: Routing) -> None:
+        """Who was chosen before others have computed may be read meanwhile."""
+        if self.streamed is not None:
+            self.streamed.expect(routing)
+
+    def mix(self, device: Device, x: Array, logits: Array, routing: Routing) -> Array:
+        """The chosen experts' results, added with their weights."""
+        if self.streamed is None:
+            return device.moe(x, routing, self.gate, self.up, self.down, self.act)
+        return self.streamed.run(device, x, logits, routing, self.gate, self.up, self.down, self.act)
+
     def run(self, device: Device, x: Array, norm: Array | None, batch: Batch, add: Array | None = None) -> Array:
         if norm is not None:
             x = device.rms_norm(x, norm, self.eps)
@@ -206,10 +217,7 @@ class MoeFfn:
         if batch.listen is not None:
             batch.listen(Tap.GATE, self.layer, logits)
         routing = device.top_k(logits, self.k, self.routing, self.renormalise)
-        if self.streamed is None:
-            y = device.moe(x, routing, self.gate, self.up, self.down, self.act)
-        else:
-            y = self.streamed.run(device, x, logits, routing, self.gate, self.up, self.down, self.act)
+        y = self.mix(device, x, logits, routing)
         if self.shared is not None:
             y = device.add(y, self.shared.run(device, x))
         return y if add is None else device.add(y, add)

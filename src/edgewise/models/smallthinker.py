@@ -32,9 +32,10 @@ class EarlyBlock(Block):
         if batch.listen is not None:
             batch.listen(Tap.GATE, moe.layer, logits)
         routing = device.top_k(logits, moe.k, moe.routing, moe.renormalise)
+        moe.expect(routing)
         x = self.attention.run(device, x, self.attn_norm, batch, farthest, add=x)
         assert self.ffn_norm is not None
-        y = device.moe(device.rms_norm(x, self.ffn_norm, self.eps), routing, moe.gate, moe.up, moe.down, moe.act)
+        y = moe.mix(device, device.rms_norm(x, self.ffn_norm, self.eps), logits, routing)
         return device.add(y, x)
 
 

@@ -267,6 +267,10 @@ class StreamedExperts:
             results.append(np.array(device.download(y)))
         return device.upload(np.concatenate(results))
 
+    def expect(self, routing: Routing) -> None:
+        """These will be wanted as soon as attention is done."""
+        self.stream.running.hint(self._keys(routing.ids))
+
     def _keys(self, ids: Ints) -> list[int]:
         return [self.first + int(expert) for expert in np.unique(ids)]
 

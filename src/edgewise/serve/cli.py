@@ -26,6 +26,8 @@ VERBS: dict[str, str] = {
     "tune": "find the fastest settings for this machine: `tune kernels`",
     "bench": "measure speed against the machine's roof; `bench NAME`: other questions",
     "score": "perplexity of a text; divergence against a second model",
+    "trace": "write down what happens inside: `trace routing`, a mixture's experts",
+    "replay": "what a cache of experts would have held, from a trace of routing",
     "check": "prove properties on a model, for example `check invariance`",
     "inflate": "make a trained model larger without changing what it says, for measurements",
     "fabricate": "make a model with random weights in a named real shape",

@@ -15,4 +15,5 @@ BENCHES = Catalog("bench", __name__, {
     "shadow": ".shadow:measure_shadow",
     "int4": ".int4:measure_int4",
     "speculation": ".speculation:measure_speculation",
+    "memory": ".memory:measure_memory",
 })  # fmt: skip

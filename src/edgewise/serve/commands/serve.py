@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgewise.base import BadInput
+from edgewise.base import BadInput, Incompatible
 from edgewise.serve import hub
-from edgewise.serve.options import CacheType, Context, Speculator, Threads, Verifier
+from edgewise.serve.options import (
+    CacheType,
+    Context,
+    Prefetch,
+    RamBudget,
+    Residency,
+    Speculator,
+    Threads,
+    Verifier,
+)
 
 if TYPE_CHECKING:
     from edgewise.serve.http.shelf import Place
@@ -62,6 +71,9 @@ def command(
     speculator: Speculator = "none",
     verifier: Verifier = "auto",
     device: Annotated[str, typer.Option(help="where to compute; see `edgewise members`")] = "cpu",
+    ram_budget: RamBudget = None,
+    residency: Residency = "",
+    prefetch: Prefetch = "none",
 ) -> None:
     """Serves models over HTTP: OpenAI's completions and chat, and a page at /. Ctrl+C or SIGTERM finish what runs."""
     keys = (*_split(api_key), *_keys(api_key_file))
@@ -85,6 +97,8 @@ def command(
     paths: list[Path | None] = [hub.locate(name) for name in models or ()] or [None]
     if alias is not None and len(alias) != len(paths):
         raise BadInput(f"There are {len(paths)} models but {len(alias)} names (--alias). Give one each.")
+    if ram_budget is not None and len(paths) > 1 and max_loaded != 1:
+        raise Incompatible("--ram-budget counts the whole process: one model at a time, please (--max-loaded 1).")
     keep_s = seconds(keep_alive)
     if keep_s is None:
         raise BadInput(f"--keep-alive must be {RULE}, but is '{keep_alive}'.")
@@ -96,6 +110,7 @@ def command(
             llm = LLM(
                 path, threads=threads, ctx_size=context, kv_cache_dtype=kv_cache_dtype or "auto", device=device,
                 policy=policy, speculator=speculator, verifier=verifier, max_num_seqs=max_num_seqs,
+                ram_budget=ram_budget, residency=residency, prefetch=prefetch,
                 seed=int.from_bytes(os.urandom(4), "little"),
             )  # fmt: skip
             return llm, template_of(llm, chat_template, chat_template_file)

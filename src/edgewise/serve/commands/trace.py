@@ -1,0 +1,87 @@
+"""`edgewise trace routing`: which experts a text goes to, token by token and layer by layer, as JSON lines."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from edgewise.base import BadInput, SamplingParams, Tap
+from edgewise.models.api import Batch
+from edgewise.serve.hub import locate
+from edgewise.serve.options import Context, Prefetch, RamBudget, Residency, Threads, read_text
+
+command = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+PROMPT = "Once upon a time there was a small machine that wanted to know"
+
+
+@command.callback()
+def trace() -> None:
+    """Writes down what a model does inside."""
+
+
+@command.command()
+def routing(
+    model: Annotated[str, typer.Argument(help="folder, GGUF file, or user/repo of a mixture of experts")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSON lines: the model first, then one line a token")],
+    text: Annotated[Path | None, typer.Option("--text", help="a UTF-8 text to read")] = None,
+    tokens: Annotated[int, typer.Option("--tokens", "-n", min=1, help="to read, then to write greedily")] = 128,
+    context: Context = None,
+    threads: Threads = None,
+    ram_budget: RamBudget = None,
+    residency: Residency = "",
+    prefetch: Prefetch = "none",
+) -> None:
+    """Every token's experts and their probabilities, by layer. `edgewise replay` asks what a cache would have held."""
+    from edgewise.serve.llm import LLM
+
+    words = PROMPT if text is None else read_text(text)
+    with LLM(
+        locate(model), threads=threads, ctx_size=context, max_num_seqs=1, ram_budget=ram_budget, residency=residency,
+        prefetch=prefetch,
+    ) as llm:  # fmt: skip
+        spec = llm.parts.spec
+        if not spec.experts:
+            raise BadInput(f"{llm.name} has no experts, so there is no routing to trace.")
+        ids = list(llm.tokenizer.encode(words))[:tokens] if llm.tokenizer is not None else list(range(3, 3 + tokens))
+        watch = _Watch(llm.parts.runner.forward, spec.experts_per_token)
+        llm.parts.runner.forward = watch  # type: ignore[assignment]  # it runs batches, and that is all that is asked
+        llm.generate(ids, SamplingParams(max_tokens=tokens, temperature=0.0, ignore_eos=True))
+        head = {"model": llm.name, "layers": spec.layers, "experts": spec.experts, "chosen": spec.experts_per_token}
+        part = out.with_name(out.name + ".part")
+        part.write_text("".join(json.dumps(line) + "\n" for line in (head, *watch.lines())), encoding="utf-8")
+        part.replace(out)
+    print(f"{out}: {len(watch.tokens)} tokens")
+
+
+class _Watch:
+    """A forward pass that is listened to: every row's experts, by layer."""
+
+    def __init__(self, inner: Any, chosen: int) -> None:
+        self.inner = inner
+        self.chosen = chosen
+        self.tokens: list[dict[str, Any]] = []
+
+    def run(self, batch: Batch) -> Any:
+        first = len(self.tokens)
+        self.tokens += [{"id": int(token), "layers": {}} for token in batch.ids]
+
+        def hear(tap: Tap, layer: int, value: Any) -> None:
+            if tap is not Tap.GATE:
+                return
+            logits = np.array(value, np.float32)
+            shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+            shares /= shares.sum(axis=1, keepdims=True)
+            best = np.argsort(-logits, axis=1, kind="stable")[:, : self.chosen]
+            for row, experts in enumerate(best):
+                self.tokens[first + row]["layers"][layer] = [
+                    experts.tolist(), [round(float(p), 5) for p in shares[row, experts]]
+                ]
+
+        return self.inner.run(replace(batch, listen=hear))
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [{"token": number, **token} for number, token in enumerate(self.tokens)]

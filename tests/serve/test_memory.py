@@ -1,0 +1,68 @@
+"""trace routing, replay, bench memory: a short run of each on a tiny mixture of experts."""
+
+import json
+
+import pytest
+
+from edgewise.serve.benches import memory
+from edgewise.serve.cli import main
+from edgewise.testing.tiny import tiny_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_model("olmoe", tmp_path_factory.mktemp("memory") / "olmoe")
+
+
+def test_a_trace_replays(model, tmp_path, capsys) -> None:
+    out, svg = tmp_path / "trace.jsonl", tmp_path / "rates.svg"
+    assert main(["trace", "routing", str(model), "-o", str(out), "-n", "8"]) == 0
+    head, *tokens = map(json.loads, out.read_text().splitlines())
+    assert (head["experts"], head["layers"], head["chosen"]) == (5, 2, 2)
+    assert len(tokens) == 15  # the last one written is not read
+    assert all(set(token["layers"]) == {"0", "1"} for token in tokens)
+    capsys.readouterr()
+    assert main(["replay", str(out), "--svg", str(svg), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert all(row["lru"] <= row["belady"] for row in found["rows"])
+    assert 0 < found["entropy_bits"] <= found["most_bits"]
+    assert svg.read_text().startswith("<svg")
+    assert main(["replay", str(out)]) == 0
+    assert "belady" in capsys.readouterr().out
+    out.write_text("{}\n")
+    assert main(["replay", str(out)]) == 2
+    assert "is no trace of routing" in capsys.readouterr().err
+
+
+def test_the_bench_compares_texts_and_medians(monkeypatch, model, tmp_path, capsys) -> None:
+    asked = []
+
+    def run(path, name, budget, tokens, context, threads, inside):
+        asked.append(name)
+        one = {"token_ids": [1, 2], "prompt_tokens": 2, "completion_tokens": 2, "tok_s": 3.0, "ttft_s": 0.5}
+        more = {"peak_bytes": 9, "predicted_tok_s": 4.0, "hit_rate": 0.5, "bytes_read": 40, "slots": 7}
+        return {**one, "peak_rss_bytes": 10, **({} if name == "all" else {"memory": more})}
+
+    monkeypatch.setattr(memory, "run", run)
+    monkeypatch.setattr(memory, "GROUPS", tmp_path / "nowhere")
+    words = ["bench", "memory", str(model), "--ram-budget", "1GiB", "--pairs", "2", "--members", "all,lru+none"]
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert asked == ["all", "lru+none"] * 2
+    assert found["one_text"]
+    assert not found["enforced"]
+    assert found["rows"][1]["bytes_token"] == 10
+    assert main(words) == 0
+    assert "the same text in all runs" in capsys.readouterr().out
+
+
+def test_run_says_what_it_predicts_and_what_it_saw(model, capsys) -> None:
+    words = ["run", str(model), "hello", "--raw", "--temp", "0", "-n", "4", "-c", "64", "--ignore-eos"]
+    assert main([*words, "--ram-budget", "8GiB"]) == 0
+    said = capsys.readouterr().err
+    assert "room for 10 of 10 bundles" in said
+    assert "predicted" in said
+    assert main([*words, "--ram-budget", "8GiB", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["memory"]["peak_bytes"] < 8 << 30
+    assert main([*words, "--ram-budget", "1MiB"]) == 2
+    assert "The smallest budget that works is" in capsys.readouterr().err
