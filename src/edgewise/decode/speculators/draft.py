@@ -145,7 +145,8 @@ class DraftModelSpeculator:
         odd = np.zeros(self._vocab)
         odd[index] = weight / weight.sum()
         odds.append(odd)
-        left, drawn, position = odd.copy(), [], len(view.tokens) + at
+        drawn: list[int] = []
+        left, position = odd.copy(), len(view.tokens) + at
         while len(drawn) < self.width and left.any():
             drawn.append(draw(left, uniform(view.seed, position, STREAM + len(drawn))))
             left[drawn[-1]] = 0.0
