@@ -92,7 +92,7 @@ def test_bench_tuner(cli, plain, cache, monkeypatch):
         assert row["gain"] > 0
     assert report["least_of_best"] <= report["of_best"]
     assert not cache.exists()  # a bench stores nothing
-    short = cli("bench", "tuner", plain, "--seconds", 0.1, "--exhaustive", 0.1, "-t", 1).out
+    short = cli("bench", "tuner", plain, "--seconds", 0.1, "--exhaustive", 0.1, "--rounds", 3, "-t", 1).out
     assert "not searched to the end" in short
 
 

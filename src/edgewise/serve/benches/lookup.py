@@ -11,6 +11,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from edgewise.serve.probe import read_bandwidth
 
 WIDTHS = ("int1", "ternary", "int2", "int3", "int4")
 PLANES = 8  # of an int8 activation
+ROOF_BYTES, STREAMED = 64 << 20, 7  # of a probe and thread; turns of what is read from memory
 PATTERN = 8  # neighbouring activations whose bits of a plane are one pattern
 
 
@@ -65,7 +67,9 @@ def measure_lookup(
             result["cached"] += _cached(one, fmt, *size, counts, kept)
     result["four_over_one"] = _four_over_one(result["cached"])
     if stream:
-        result["stream"] = _stream(CpuDevice(threads), names, stream << 20)
+        many = CpuDevice(threads)
+        measured = Choices(Store(fingerprint(many.threads, many.isa))).known
+        result["stream"] = _stream(many, names, stream << 20, counts, measured)
     if model != "none":
         result["redundancy"] = _redundancy(model)
     print(json.dumps(result, indent=1) if as_json else _text(result))
@@ -147,9 +151,10 @@ def _four_over_one(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _stream(device: Any, names: Sequence[str], flight: int) -> list[dict[str, Any]]:
-    """One column and weights that are larger than the caches together, visited in turn: share of the read bandwidth."""
-    from edgewise.kernels import formats
+def _stream(device: Any, names: Sequence[str], flight: int, counts: Sequence[int], known: Any) -> list[dict[str, Any]]:
+    """Weights that are larger than the caches together, visited in turn: shares of the read bandwidth, which is probed
+    before and after each of the turns, and what the device loses that chooses by itself."""
+    from edgewise.kernels import formats, lookup
     from edgewise.plan.lookups import ALWAYS, NEVER
 
     rows, cols = 8192, 2048
@@ -161,21 +166,42 @@ def _stream(device: Any, names: Sequence[str], flight: int) -> list[dict[str, An
             device.load((rows, cols), fmt, lambda at, n, stored=stored: stored[at : at + n])
             for _ in range(flight // size + 1)
         ]
-        x = device.upload(np.random.default_rng(1).normal(size=(1, cols)).astype(np.float32))
-        device._set_streams(False)  # so that both kernels run
-        before = read_bandwidth(device.threads)
-
-        def run(least: Any, fmt: str = fmt, weights: Any = weights, x: Any = x) -> None:
-            device.set_lookup(fmt, least)
-            for w in weights:
-                device.linear(x, w)
-
-        seconds = turns({"dot": lambda: run(NEVER), "lookup": lambda: run(ALWAYS)}, 7, 0)
-        roof = (before + read_bandwidth(device.threads)) / 2
+        kept = lookup.least_rows(known, fmt) or lookup.usual(device.isa, fmt)
         total = sum(w.nbytes for w in weights)
-        found.append({"format": fmt, "threads": device.threads, "roof_gb_s": roof}
-                     | {f"{name}_gb_s": total / s / 1e9 for name, s in seconds.items()}
-                     | {f"{name}_share": total / s / 1e9 / roof for name, s in seconds.items()})  # fmt: skip
+        for columns in counts:
+            x = device.upload(np.random.default_rng(1).normal(size=(columns, cols)).astype(np.float32))
+
+            def run(least: Any, streams: bool, fmt: str = fmt, weights: Any = weights, x: Any = x) -> float:
+                device._set_streams(streams)  # false: both kernels run as they are told
+                device.set_lookup(fmt, least)
+                begin = time.perf_counter()
+                for w in weights:
+                    device.linear(x, w)
+                return time.perf_counter() - begin
+
+            runs = {"dot": (NEVER, False), "lookup": (ALWAYS, False), "chosen": (kept, True)}
+            seconds: dict[str, list[float]] = {name: [] for name in runs}
+            roofs = [read_bandwidth(device.threads, ROOF_BYTES, 3)]
+            run(NEVER, False)
+            for turn in range(STREAMED):
+                order = list(runs)[turn % 3 :] + list(runs)[: turn % 3]
+                for name in order:
+                    seconds[name].append(run(*runs[name]))
+                roofs.append(read_bandwidth(device.threads, ROOF_BYTES, 3))
+            roof = [(a + b) / 2 for a, b in pairwise(roofs)]
+            shares = {
+                name: statistics.median(total / s / 1e9 / r for s, r in zip(taken, roof, strict=True))
+                for name, taken in seconds.items()
+            }
+            loss = max(
+                statistics.median(mine / one for mine, one in zip(seconds["chosen"], seconds[name], strict=True)) - 1
+                for name in ("dot", "lookup")
+            )
+            found.append({"format": fmt, "columns": columns, "threads": device.threads,
+                          "roof_gb_s": statistics.median(roofs), "loss": loss}
+                         | {f"{name}_gb_s": total / statistics.median(s) / 1e9 for name, s in seconds.items()}
+                         | {f"{name}_share": share for name, share in shares.items()})  # fmt: skip
+        device.set_lookup(fmt, NEVER)
     return found
 
 
@@ -262,8 +288,10 @@ def _text(result: dict[str, Any]) -> str:
         lines.append(f"lookup, 4 bits over 1: {where}: {r['ratio']:.2f}")
     for r in result.get("stream", ()):
         lines.append(
-            f"from memory, {r['threads']} threads, {r['format']}: dot {r['dot_gb_s']:.1f} GB/s ({r['dot_share']:.0%} "
-            f"of {r['roof_gb_s']:.1f}), lookup {r['lookup_gb_s']:.1f} GB/s ({r['lookup_share']:.0%})"
+            f"from memory, {r['threads']} threads, {r['format']} N {r['columns']}: dot {r['dot_gb_s']:.1f} GB/s "
+            f"({r['dot_share']:.0%} of {r['roof_gb_s']:.1f}), lookup {r['lookup_gb_s']:.1f} GB/s "
+            f"({r['lookup_share']:.0%}), chosen {r['chosen_gb_s']:.1f} GB/s ({r['chosen_share']:.0%}, "
+            f"loss {r['loss']:.1%})"
         )
     if "redundancy" in result:
         found = result["redundancy"]

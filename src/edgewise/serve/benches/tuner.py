@@ -35,6 +35,7 @@ from edgewise.serve.measure import Stepper
 from edgewise.serve.options import Json, Threads, table
 
 FINALS, DUEL = 6, 33  # of an exhaustive search: how many of the best meet the default again, and in how many pairs
+LONGEST_S = 600.0  # of one matmul, however slow the machine has become since its rounds were counted
 CLOSE = 1.03  # a default that the best does not beat by more is as good as tuned
 
 Choose = Callable[[Matmul, Knobs, int], Sequence[Knobs]]
@@ -124,7 +125,7 @@ class Race:
             duel = max(3, min(DUEL, int(pairs / 2 / FINALS)))
             rounds = max(1, int((pairs - FINALS * duel) / len(settings)))
             name = f"{LONGEST}:rounds={rounds},finals={FINALS},duel={duel}"
-            self._spend("best", self._tuning("best", name, _only(matmul)), 2 * share)  # to its end: half of it is lost
+            self._spend("best", self._tuning("best", name, _only(matmul)), LONGEST_S)  # cut off, it would be lost
 
     def compare(self, rounds: int) -> None:
         """The default, the tuned and the best setting of each matmul, in turns."""
