@@ -9,6 +9,7 @@ from edgewise.base import BadInput, Unsupported
 from edgewise.convert.grids import GRIDS
 from edgewise.convert.quantisers import QUANTISERS
 from edgewise.convert.quantisers.api import Balancer, Statistics
+from edgewise.convert.quantisers.gptq import inverted, triangle
 from edgewise.kernels import formats
 
 pytestmark = pytest.mark.native
@@ -153,3 +154,12 @@ def test_quantisers_print_as_they_are_built():
         "NoQuantiser()", "RtnQuantiser(clip=None)", "HqqQuantiser(p=0.7, beta=10.0, kappa=1.01, rounds=20, scale=True)",
         "AwqQuantiser(steps=20)", "GptqQuantiser(damp=0.01, block=128, act_order=False)",
     ]  # fmt: skip
+
+
+def test_a_triangle_is_found_and_inverted_in_its_place():
+    numbers = np.random.default_rng(0).normal(size=(70, 140))
+    lower = np.linalg.cholesky(numbers @ numbers.T)
+    want = np.linalg.inv(lower)
+    for step in (16, 35, 70, 256):
+        np.testing.assert_allclose(triangle(numbers @ numbers.T, step), lower, atol=1e-11)
+        np.testing.assert_allclose(inverted(lower.copy(), step), want, atol=1e-12)

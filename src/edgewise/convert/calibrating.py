@@ -42,8 +42,11 @@ class Moments:
 
     @cached_property
     def statistics(self) -> Statistics:
+        """Nothing can be added after."""
         n = max(self.tokens, 1)
-        hessian = None if self.hessian is None else self.hessian / np.float32(n)
+        hessian, self.hessian = self.hessian, None  # there is room for one
+        if hessian is not None:
+            hessian /= np.float32(n)
         size, square = ((total / n).astype(np.float32) for total in (self.size, self.square))
         return Statistics(self.tokens, size, square, hessian)
 

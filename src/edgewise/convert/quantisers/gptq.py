@@ -24,6 +24,7 @@ from edgewise.kernels.api import Floats
 from edgewise.kernels.formats import Bytes
 
 Order = npt.NDArray[np.intp]
+Doubles = npt.NDArray[np.float64]
 
 
 class GptqQuantiser:
@@ -63,13 +64,14 @@ class GptqQuantiser:
         """The upper Cholesky factor of the damped inverse, columns in the order they are taken."""
         if self._factored is None or self._factored[0] is not seen:
             assert seen.hessian is not None
-            h = seen.hessian.astype(np.float64)
-            order = np.argsort(-h.diagonal(), kind="stable") if self.act_order else np.arange(len(h))
-            h = h[np.ix_(order, order)]
-            damp = self.damp * max(float(h.diagonal().mean()), 1e-12)
-            h[np.diag_indices(len(h))] += damp
-            upper = np.linalg.cholesky(np.linalg.inv(h)).T
-            # cholesky gives L with L L^T = H^-1; the method wants U with U^T U = H^-1, which is that L transposed.
+            self._factored = None  # room for the next
+            squares = seen.hessian.diagonal()
+            order = np.argsort(-squares, kind="stable") if self.act_order else np.arange(len(squares))
+            back = order[::-1]
+            h = seen.hessian[np.ix_(back, back)].astype(np.float64)
+            h[np.diag_indices(len(h))] += self.damp * max(float(h.diagonal().mean()), 1e-12)
+            # The method wants U with U^T U = H^-1. Of H backwards, L L^T, that is the inverse of L, backwards again.
+            upper = inverted(triangle(h))[::-1, ::-1]
             self._factored = seen, np.ascontiguousarray(upper, np.float32), order
         return self._factored[1], self._factored[2]
 
@@ -118,6 +120,28 @@ class GptqQuantiser:
                 errors[:, column - first] = error
             w[:, last:] -= errors @ factor[first:last, last:]
         return grid.pack(codes(q.reshape(x.shape)), settled).reshape(-1)
+
+
+def triangle(h: Doubles, step: int = 256) -> Doubles:
+    """L with L L^T = h, in the place of h: numpy's own holds two more matrices of that size."""
+    for first in range(0, len(h), step):
+        last = first + step
+        h[first:, first:last] -= h[first:, :first] @ h[first:last, :first].T
+        own = np.linalg.cholesky(h[first:last, first:last])
+        h[first:last, first:last] = own
+        h[last:, first:last] = h[last:, first:last] @ np.linalg.inv(own).T
+        h[first:last, last:] = 0
+    return h
+
+
+def inverted(lower: Doubles, step: int = 256) -> Doubles:
+    """The inverse of a lower triangle, in its place."""
+    for first in range((len(lower) - 1) // step * step, -1, -step):
+        last = first + step
+        own = np.linalg.inv(lower[first:last, first:last])
+        lower[last:, first:last] = -(lower[last:, last:] @ lower[last:, first:last]) @ own
+        lower[first:last, first:last] = np.tril(own)
+    return lower
 
 
 def _round(grid: Grid, column: Floats, settled: Settled, group: int) -> tuple[Floats, Floats]:
