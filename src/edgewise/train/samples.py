@@ -18,7 +18,24 @@ def complete(
     stop: Collection[int] = (),
 ) -> list[int]:
     """At most `tokens` new ids after `ids` (at least one), as far as the context reaches. Temperature 0 is greedy."""
-    device = next(model.parameters()).device
+    device, threads = next(model.parameters()).device, torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # a token's products are too small to share, and threads that wait take others' time
+    try:
+        return _complete(model, ids, tokens, temperature, seed, stop, device)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _complete(
+    model: Transformer,
+    ids: Sequence[int],
+    tokens: int,
+    temperature: float,
+    seed: int,
+    stop: Collection[int],
+    device: torch.device,
+) -> list[int]:
     generator = torch.Generator().manual_seed(seed)
     past = Past(model.shape.layers)
     fed = list(ids)[-(model.shape.context - 1) :]
