@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from edgewise.base import Event, SamplingParams, TokenLogprob
 from edgewise.text.api import Tokenizer
 from edgewise.text.stops import StopMatcher
+from edgewise.text.thinking import Splitter
 
 CARRY = 8  # last tokens of the prompt that the detokeniser sees: more than one character can be made of
 
@@ -84,10 +85,16 @@ class StreamChunk:
 class Writer:
     """Turns one sample's tokens into text and watches for stop strings. Without a tokenizer there is no text."""
 
-    def __init__(self, index: int, params: SamplingParams, tokenizer: Tokenizer | None, before: Sequence[int]) -> None:
-        self.output = CompletionOutput(index)
-        self._tokenizer, self._skip = tokenizer, params.skip_special_tokens
-        self._words = tokenizer.stream(skip_special=params.skip_special_tokens) if tokenizer else None
+    def __init__(
+        self, index: int, params: SamplingParams, tokenizer: Tokenizer | None, before: Sequence[int],
+        splitter: Splitter | None = None,
+    ) -> None:  # fmt: skip
+        self.output, self.reasoning_tokens = CompletionOutput(index), 0
+        self._tokenizer, self._skip, self._splitter = tokenizer, params.skip_special_tokens, splitter
+        self._quiet: frozenset[int] = frozenset()  # control tokens that are not shown, where tags are
+        if splitter is not None and tokenizer is not None and self._skip:
+            self._quiet = tokenizer.special - splitter.thinking.tags
+        self._words = tokenizer.stream(skip_special=self._skip and splitter is None) if tokenizer else None
         self._held = self._before(before)
         self._stops = StopMatcher(params.stop)
         self._least = params.min_tokens
@@ -96,7 +103,7 @@ class Writer:
 
     def take(self, event: Event) -> StreamChunk:
         """Appends an event to the output. After a stop string came true, tokens beyond it are dropped."""
-        out, text, tokens = self.output, "", []
+        out, text, thought, tokens = self.output, "", "", []
         fresh: list[dict[int, Logprob]] = []
         for at, token in enumerate(event.tokens):
             tokens.append(token)
@@ -104,23 +111,34 @@ class Writer:
                 fresh.append(self._logprob(event.logprobs[at]))
             ending = event.finish_reason == "stop" and at == len(event.tokens) - 1
             if self._words is not None and not ending:
-                text += self._watch(self._new(self._words.push(token)), len(out.token_ids) + len(tokens))
+                more = "" if token in self._quiet else self._new(self._words.push(token))
+                if self._splitter is not None:
+                    was = self._splitter.inside
+                    piece, more = self._splitter.push(more)
+                    thought += piece
+                    self.reasoning_tokens += was or self._splitter.inside
+                text += self._watch(more, len(out.token_ids) + len(tokens))
             if self._stops.matched is not None:
                 break
         out.finish_reason, out.stop_reason, out.error = event.finish_reason, event.stop_reason, event.error
         if event.finish_reason and self._words is not None and self._stops.matched is None:
-            text += self._stops.push(self._new(self._words.flush()))
+            more = self._new(self._words.flush())
+            if self._splitter is not None:
+                (piece, more), (end, rest) = self._splitter.push(more), self._splitter.flush()
+                thought, more = thought + piece + end, more + rest
+            text += self._stops.push(more)
             text += self._stops.flush()
         if self._stops.matched is not None:
             out.finish_reason, out.stop_reason = "stop", self._stops.matched
         out.text += text
+        out.reasoning += thought
         out.token_ids += tokens
         if out.logprobs is not None:
             out.logprobs += fresh
         return StreamChunk(
             text, tokens, out.finish_reason, out.index, out.stop_reason, fresh if out.logprobs is not None else None,
-            out.error,
-        )
+            out.error, reasoning=thought,
+        )  # fmt: skip
 
     def _before(self, tokens: Sequence[int]) -> str:
         """Feeds the prompt's end: a text that goes on keeps the space it begins with; one that begins here has none.
@@ -160,6 +178,7 @@ class Collector:
     """Gathers one request's events into its output. `chunks` holds what a streaming reader has not yet taken.
 
     goes_on: the output continues the prompt's text (a completion), rather than being a text of its own (an answer).
+    splitter: makes what parts each sample into its thought and its answer.
     """
 
     def __init__(
@@ -170,13 +189,16 @@ class Collector:
         tokenizer: Tokenizer | None,
         now: Callable[[], float],
         goes_on: bool = True,
+        splitter: Callable[[], Splitter] | None = None,
     ) -> None:
         self.prompt = prompt
         self.prompt_token_ids = list(tokens)
         self.chunks: list[StreamChunk] = []
         goes_on |= params.structured_outputs is not None  # every character counts
         before = self.prompt_token_ids[-CARRY:] if goes_on and tokenizer else []
-        self._writers = [Writer(index, params, tokenizer, before) for index in range(params.n)]
+        self._writers = [
+            Writer(index, params, tokenizer, before, splitter and splitter()) for index in range(params.n)
+        ]
         self._left = params.n
         self._now = now
         self._start = now()
@@ -209,13 +231,14 @@ class Collector:
 
     def metrics(self) -> Metrics:
         made = sum(len(writer.output.token_ids) for writer in self._writers)
+        thought = sum(writer.reasoning_tokens for writer in self._writers)
         later = sum(max(0, len(writer.output.token_ids) - 1) for writer in self._writers)
         total = self._last - self._start
         first = min(self._first.values(), default=self._start) - self._start
         since = max(0.0, total - first)
         speed = later / since if later and since > 0 else (made / total if total > 0 else 0.0)
         return Metrics(
-            len(self.prompt_token_ids), made, first, speed, total, 0, self._passes, self._drafted, self._accepted
+            len(self.prompt_token_ids), made, first, speed, total, thought, self._passes, self._drafted, self._accepted
         )
 
     def result(self, request_id: str) -> RequestOutput:

@@ -1,6 +1,6 @@
 """What edits logits before sampling. `rules_for` builds a request's own list, in order; most requests have none."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 
 from edgewise.base import Catalog, SamplingParams
 from edgewise.decode.api import LogitsRule
@@ -13,6 +13,8 @@ RULES = Catalog("rule", __name__, {
     "allowed": ".allowed:Allowed",
     "min_tokens": ".min_tokens:MinTokens",
     "constrained": ".constrained:Constrained",
+    "thinking_budget": ".thinking_budget:ThinkingBudget",
+    "afterwards": ".afterwards:Afterwards",
 })
 
 
@@ -34,3 +36,20 @@ def rules_for(
     if params.structured_outputs is not None and grammars is not None:
         rules.append(RULES.load("constrained")(grammars.matcher(params.structured_outputs)))
     return rules
+
+
+Sees = Callable[[Sequence[int]], bool]
+
+
+def budget_rule(budget: int, closing: Sequence[int], opened: Sees, closed: Sees, *, inside: bool) -> LogitsRule:
+    """Ends a thought after `budget` tokens."""
+    rule: LogitsRule = RULES.load("thinking_budget")(budget, closing, opened, closed, inside=inside)
+    return rule
+
+
+def later_rules(
+    params: SamplingParams, ends: Collection[int], grammars: Grammars, closed: Sees, opening: int = -1
+) -> list[LogitsRule]:
+    """`rules_for`, but for what follows the thought only. opening: the token that may begin one; -1: it has begun."""
+    later = RULES.load("afterwards")
+    return [later(rule, closed, opening) for rule in rules_for(params, ends, grammars)]

@@ -18,6 +18,7 @@ from edgewise.serve.http.sampling import chat_logprobs, max_tokens, sampling, st
 from edgewise.serve.http.shelf import model_for
 from edgewise.serve.http.streams import Usage, checked, merged
 from edgewise.serve.http.structured import structured
+from edgewise.serve.http.thinking import chat_thinking
 from edgewise.serve.outputs import Logprob
 from edgewise.serve.tools import Reader, Tools, deltas_of, message_of
 
@@ -34,17 +35,20 @@ async def chat(request: Request) -> Response:
         max_tokens=max_tokens(body, "max_completion_tokens", "max_tokens"),
         structured_outputs=wanted, **more,
     )  # fmt: skip
-    for name in ("functions", "audio", "prediction", "reasoning_effort", "web_search_options", "verbosity"):
+    for name in ("functions", "audio", "prediction", "web_search_options", "verbosity"):
         body.only(name)
     body.only("store", False)
     body.only("function_call", "none")
     body.only("modalities", ["text"])
-    options = body.mapping("chat_template_kwargs") or {}
+    thinking = chat_thinking(body, model)
+    options = {**thinking.options(model.thinking), **(body.mapping("chat_template_kwargs") or {})}
     body.done()
+    messages = thinking.told(messages, model.thinking)
     if tools is not None:
         messages, given = tools.conversation(messages)
         options = {**options, **given}
-    asked = model.prepared(await model.chat_tokens(messages, param="messages", **options), params, "messages")
+    tokens = await model.chat_tokens(messages, param="messages", **options)
+    asked = model.prepared(tokens, params, "messages", thinking)
     reply = _Reply(model, asked, tools)
     if stream:
         return Events(reply.stream(usage), request.app.state.settings, request.url.path)
@@ -68,6 +72,8 @@ class _Reply:
             choices = []
             for out in result.outputs:
                 message, reason = message_of(out, self.tools)
+                if out.reasoning:
+                    message["reasoning_content"] = out.reasoning
                 logprobs = _logprobs(out.token_ids, out.logprobs)
                 choices.append({"index": out.index, "message": message, "logprobs": logprobs, "finish_reason": reason})
             return {**self._head("chat.completion"), "choices": choices, "usage": usage.body()}
@@ -95,6 +101,8 @@ class _Reply:
                     reader = readers.setdefault(chunk.index, self.tools.reader())
                     parts = reader.push(chunk.text) + (reader.flush() if reason else [])
                     deltas, reason = deltas_of(parts, reader), reader.reason(reason)
+                if chunk.reasoning:
+                    deltas = [{"reasoning_content": chunk.reasoning}, *deltas]
                 if logprobs and not deltas:
                     deltas = [{"content": ""}]
                 for delta in deltas:

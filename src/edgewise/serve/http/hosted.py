@@ -12,9 +12,11 @@ from edgewise.serve.http.engine_thread import EngineThread, Stream
 from edgewise.serve.http.errors import bad, overflow
 from edgewise.serve.http.ledger import tokenising
 from edgewise.serve.http.tally import Tally
+from edgewise.serve.http.thinking import Wanted, thought
 from edgewise.serve.llm import LLM
 from edgewise.serve.outputs import Collector
 from edgewise.text.api import ChatTemplate, Tokenizer
+from edgewise.text.thinking import Thinking, thinking_of
 
 LONG_TEXT = 20_000  # characters: from here on tokens are made beside the event loop, which is not to wait
 
@@ -27,6 +29,7 @@ class Hosted:
     ) -> None:
         self.llm, self.name = llm, name
         self.template = template or llm.parts.template
+        self._thinking: tuple[ChatTemplate | None, Thinking | None] = None, None
         self.created = int(time.time())
         self.tally = tally or Tally()
         self.thread = EngineThread(llm.parts.engine, self.tally, asyncio.get_running_loop())
@@ -81,14 +84,26 @@ class Hosted:
         except BadInput as problem:
             raise bad("messages", str(problem), "template") from problem
 
-    def prepared(self, tokens: Sequence[int], params: SamplingParams, param: str) -> Request:
-        """Everything that can be wrong with it is said here. param: the field that the tokens came from."""
+    @property
+    def thinking(self) -> Thinking | None:
+        """How the model thinks, if its template knows of that."""
+        if self._thinking[0] is not self.template:
+            self._thinking = self.template, thinking_of(self.template, self.llm.parts.tokenizer)
+        return self._thinking[1]
+
+    def prepared(
+        self, tokens: Sequence[int], params: SamplingParams, param: str, thinking: Wanted | None = None
+    ) -> Request:
+        """Everything that can be wrong with it is said here. param: the field that the tokens came from. thinking: for
+        the answer of a chat."""
         if not tokens and self.tokenizer.bos is not None:
             tokens = [self.tokenizer.bos]
         if len(tokens) + (params.max_tokens or 1) > self.context:
             raise overflow(param, len(tokens), params.max_tokens, self.context)
-        request = Request(tuple(tokens), params, f"cmpl-{uuid.uuid4().hex}")
-        parts = self.llm.parts
+        parts, extra = self.llm.parts, dict[str, Any]()
+        if thinking is not None and self.thinking is not None:
+            params, extra = thought(self.thinking, thinking, tokens, params, parts.engine.grammars)
+        request = Request(tuple(tokens), params, f"cmpl-{uuid.uuid4().hex}", extra=extra)
         try:
             check_request(request, parts.spec.vocab, parts.context, parts.engine.capacity, parts.engine.grammars)
         except BadInput as problem:
@@ -98,7 +113,8 @@ class Hosted:
 
     def start(self, request: Request, *, goes_on: bool) -> Stream:
         collector = Collector(
-            None, request.tokens, request.params, self.llm.parts.tokenizer, time.perf_counter, goes_on
+            None, request.tokens, request.params, self.llm.parts.tokenizer, time.perf_counter, goes_on,
+            request.extra.get("splitter"),
         )  # fmt: skip
         return self.thread.start(request, collector)
 

@@ -31,7 +31,7 @@ def _message(entry: Any, where: str) -> dict[str, Any]:
     found["content"] = "" if content is None else content_text(content, f"{where}.content")
     if calls:
         found["tool_calls"] = calls
-    for name in ("name", "tool_call_id", "tool_name", "reasoning_content"):
+    for name in ("name", "tool_call_id", "tool_name", "reasoning_content", "reasoning", "thinking"):
         value = message.text(name)
         if value is not None:
             found[name] = value

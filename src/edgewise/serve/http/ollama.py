@@ -31,6 +31,7 @@ from edgewise.serve.http.sampling import sampling
 from edgewise.serve.http.shelf import Place, Shelf, model_for
 from edgewise.serve.http.streams import checked, merged
 from edgewise.serve.http.structured import ollama_format
+from edgewise.serve.http.thinking import ollama_think
 from edgewise.serve.tools import Call, Said, Tools, whole_calls
 
 RENAMED = {"num_predict": "max_tokens", "repeat_penalty": "repetition_penalty"}
@@ -111,12 +112,15 @@ async def chat(request: Request) -> Response:
     messages = read_messages(body)
     tools, wanted = await held(model, read_tools(body), await ollama_format(body, model))
     stream, params = _asked(request, body, model, wanted)
+    thinking = ollama_think(body, model)
     body.done()
-    options: dict[str, Any] = {}
+    options = thinking.options(model.thinking)
     if tools is not None:
         params = replace(params, skip_special_tokens=False)  # a call may begin with a control token
-        messages, options = tools.conversation(messages)
-    asked = model.prepared(await model.chat_tokens(messages, param="messages", **options), params, "messages")
+        messages, given = tools.conversation(messages)
+        options = {**options, **given}
+    tokens = await model.chat_tokens(messages, param="messages", **options)
+    asked = model.prepared(tokens, params, "messages", thinking)
     return await _answer(request, _Reply(model, asked, began, loaded, chat=True, tools=tools), stream)
 
 
@@ -133,6 +137,9 @@ async def generate(request: Request) -> Response:
     for name in ("suffix", "images", "template", "context"):
         body.only(name, "", [])
     stream, params = _asked(request, body, model, await ollama_format(body, model))
+    if raw:
+        body.only("think", False)
+    thinking = None if raw else ollama_think(body, model)
     body.done()
     if raw and system:
         raise bad("system", "system needs a chat template; this is a plain completion.", "unsupported")
@@ -141,8 +148,9 @@ async def generate(request: Request) -> Response:
         tokens = await model.text_tokens(prompt)
     else:
         head = [{"role": "system", "content": system}] if system else []
-        tokens = await model.chat_tokens([*head, {"role": "user", "content": prompt}], param="prompt")
-    asked = model.prepared(tokens, params, "prompt")
+        options = {} if thinking is None else thinking.options(model.thinking)
+        tokens = await model.chat_tokens([*head, {"role": "user", "content": prompt}], param="prompt", **options)
+    asked = model.prepared(tokens, params, "prompt", thinking)
     return await _answer(request, _Reply(model, asked, began, loaded, chat=False, goes_on=raw), stream)
 
 
@@ -197,7 +205,6 @@ def _asked(
 ) -> tuple[bool, SamplingParams]:
     stream = body.boolean("stream", True)
     request.state.leases[-1].keep_s = keep_alive(body)
-    body.only("think", False)
     body.only("logprobs", False)
     body.only("top_logprobs", 0)
     body.only("truncate", False)
@@ -231,18 +238,21 @@ class _Reply:
         self.model, self.asked, self.began, self.load_ns = model, asked, began, loaded - began
         self.chat, self.goes_on, self.tools = chat, goes_on, tools
 
-    def _part(self, text: str, calls: Sequence[Call] = ()) -> dict[str, Any]:
-        said: dict[str, Any] = {"response": text}
+    def _part(self, text: str, calls: Sequence[Call] = (), thought: str = "") -> dict[str, Any]:
+        more = {"thinking": thought} if thought else {}
+        said: dict[str, Any] = {"response": text, **more}
         if self.chat:
-            said = {"message": {"role": "assistant", "content": text}}
+            said = {"message": {"role": "assistant", "content": text, **more}}
         if calls:
             said["message"]["tool_calls"] = [_call(at, call) for at, call in enumerate(calls)]
         return {"model": self.model.name, "created_at": _time(time.time()), **said, "done": False}
 
-    def _last(self, text: str, reason: str | None, metrics: Any, calls: Sequence[Call] = ()) -> dict[str, Any]:
+    def _last(
+        self, text: str, reason: str | None, metrics: Any, calls: Sequence[Call] = (), thought: str = ""
+    ) -> dict[str, Any]:
         prompt_ns = int(metrics.ttft_s * 1e9)
         return {
-            **self._part(text, calls),
+            **self._part(text, calls, thought),
             "done": True,
             "done_reason": reason,
             "total_duration": time.perf_counter_ns() - self.began,
@@ -260,7 +270,8 @@ class _Reply:
             result = checked(stream)
             (out,) = result.outputs
             said = Said(out.text) if self.tools is None else self.tools.read(out.text)
-            return self._last(said.content, out.finish_reason, result.metrics, whole_calls(said, out.finish_reason))
+            calls = whole_calls(said, out.finish_reason)
+            return self._last(said.content, out.finish_reason, result.metrics, calls, out.reasoning)
         finally:
             stream.close()
 
@@ -273,8 +284,8 @@ class _Reply:
                 if reader is not None:
                     parts = reader.push(text) + (reader.flush() if chunk.finish_reason else [])
                     text = "".join(part.text for part in parts)
-                if text:
-                    yield line(self._part(text))
+                if text or chunk.reasoning:
+                    yield line(self._part(text, thought=chunk.reasoning))
                 if chunk.finish_reason and reader is not None:
                     calls = whole_calls(reader.said, chunk.finish_reason)
                     if calls:  # as objects, so whole ones only

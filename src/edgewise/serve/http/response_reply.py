@@ -155,7 +155,7 @@ class Reply:
             "error": None, "incomplete_details": None, "model": self.model.name, "output": [], "metadata": {},
             "temperature": params.temperature, "top_p": params.top_p, "top_logprobs": params.logprobs or 0,
             "tool_choice": "auto", "tools": [], "truncation": "disabled",
-            "reasoning": {"effort": None, "summary": None}, "service_tier": "default", "usage": None, **self.echo,
+            "service_tier": "default", "usage": None, **self.echo,
         }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 from edgewise.serve.http.bodies import Events, fields, unless_gone
 from edgewise.serve.http.errors import ApiError, bad
 from edgewise.serve.http.fields import Fields
+from edgewise.serve.http.hosted import Hosted
 from edgewise.serve.http.remembered import Remembered
 from edgewise.serve.http.response_items import read_input
 from edgewise.serve.http.response_reply import Reply
@@ -15,6 +16,7 @@ from edgewise.serve.http.sampling import sampling
 from edgewise.serve.http.settings import MAX_LOGPROBS
 from edgewise.serve.http.shelf import model_for
 from edgewise.serve.http.structured import Found, compiled, json_schema, made
+from edgewise.serve.http.thinking import Wanted, effort_of
 
 LOGPROBS = "message.output_text.logprobs"
 UNSERVED = (
@@ -44,12 +46,16 @@ async def create(request: Request) -> Response:
         body, model.defaults(), max_tokens=most, logprobs=_logprobs(body),
         structured_outputs=await compiled(model, [wanted]),
     )  # fmt: skip
+    thinking, reasoning = _reasoning(body, model)
     _nothing_else(body)
     talk = [*before, *asked]
     head = [] if instructions is None else [{"role": "system", "content": instructions}]
-    prepared = model.prepared(await model.chat_tokens([*head, *talk]), params, "input")
+    told = thinking.told([*head, *talk], model.thinking)
+    tokens = await model.chat_tokens(told, param="input", **thinking.options(model.thinking))
+    prepared = model.prepared(tokens, params, "input", thinking)
     echo = {
         "instructions": instructions, "max_output_tokens": most, "store": store, "text": {"format": format_},
+        "reasoning": reasoning,
         "previous_response_id": body.given.get("previous_response_id"),
         "parallel_tool_calls": body.given.get("parallel_tool_calls", True),
         **{name: body.given[name] for name in ECHOED if name in body.given},
@@ -123,8 +129,18 @@ def _nothing_else(body: Fields) -> None:
     body.boolean("parallel_tool_calls", True)  # without tools there is nothing to be parallel
     body.only("background", False)
     body.only("truncation", "disabled", why="Nothing is cut here.")
-    body.only("reasoning", {})
     body.done()
+
+
+def _reasoning(body: Fields, model: Hosted) -> tuple[Wanted, dict[str, Any]]:
+    inner = Fields(body.mapping("reasoning") or {}, "reasoning.")
+    wanted = effort_of(inner, "effort", model)
+    for name in ("summary", "generate_summary"):
+        inner.only(name, why="The reasoning itself is given.")
+    inner.only("context", "auto", "all_turns")
+    inner.only("mode", "standard")
+    inner.done()
+    return wanted or Wanted(), {"effort": inner.given.get("effort"), "summary": None}
 
 
 def _format(body: Fields) -> tuple[dict[str, Any], Found | None]:

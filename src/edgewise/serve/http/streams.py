@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 from edgewise.serve.http.engine_thread import Stream
 from edgewise.serve.http.errors import ApiError
@@ -12,18 +13,22 @@ class Usage:
     """Tokens of one request: drawn ones count, the one that ends a text among them."""
 
     def __init__(self) -> None:
-        self.prompt = self.generated = 0
+        self.prompt = self.generated = self.thought = 0
 
     def add(self, metrics: Metrics) -> None:
         self.prompt += metrics.prompt_tokens
         self.generated += metrics.completion_tokens
+        self.thought += metrics.reasoning_tokens
 
-    def body(self) -> dict[str, int]:
-        return {
+    def body(self) -> dict[str, Any]:
+        found: dict[str, Any] = {
             "prompt_tokens": self.prompt,
             "completion_tokens": self.generated,
             "total_tokens": self.prompt + self.generated,
         }
+        if self.thought:
+            found["completion_tokens_details"] = {"reasoning_tokens": self.thought}
+        return found
 
 
 def failure(text: str | None) -> ApiError:
