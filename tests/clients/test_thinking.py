@@ -2,6 +2,7 @@
 
 import json
 
+import anthropic
 import numpy as np
 import ollama
 import openai
@@ -154,6 +155,37 @@ def test_responses(thinks, script, client):
     assert longer.usage.input_tokens > made.usage.input_tokens + made.usage.output_tokens  # the thought goes along
     capped = client.responses.create(model="base", input="hm?", reasoning={"effort": "none"})
     assert capped.reasoning.effort == "none"
+
+
+def test_anthropic(thinks, script):
+    count = script(f"<think>{THOUGHT}</think>{ANSWER}")
+    on = {"thinking": {"type": "enabled", "budget_tokens": 1024}}
+    with anthropic.Anthropic(base_url=thinks.url, api_key="test-key", max_retries=0) as claude:
+        made = claude.messages.create(model="base", max_tokens=200, messages=ASK, thinking={"type": "adaptive"})
+        assert [(block.type) for block in made.content] == ["thinking", "text"]
+        assert (made.content[0].thinking, made.content[1].text) == (THOUGHT, ANSWER)
+        assert made.usage.output_tokens == count
+        settings = {"model": "base", "max_tokens": 200, "messages": ASK, "thinking": {"type": "adaptive"}}
+        with claude.messages.stream(**settings) as stream:
+            kinds = list(dict.fromkeys(event.type for event in stream))
+            final = stream.get_final_message()
+        assert (final.content[0].thinking, final.content[1].text) == (THOUGHT, ANSWER)
+        assert "thinking" in kinds
+        again = claude.messages.create(
+            model="base", max_tokens=200, thinking={"type": "adaptive"},
+            messages=[*ASK, {"role": "assistant", "content": made.content}, *ASK],
+        )  # fmt: skip
+        assert again.usage.input_tokens > made.usage.input_tokens + count - 5
+        with pytest.raises(anthropic.BadRequestError, match="budget_tokens"):
+            claude.messages.create(model="base", max_tokens=200, messages=ASK, **on)
+        script("thinking " * 100)
+        off = claude.messages.create(model="base", max_tokens=20, messages=ASK)
+        assert [block.type for block in off.content] == ["text"]
+        short = thinks.ask(
+            "/v1/messages", {"model": "base", "max_tokens": 60, "messages": ASK,
+                             "thinking": {"type": "enabled", "budget_tokens": 5}},
+        ).json()  # fmt: skip
+        assert [block["type"] for block in short["content"]] == ["text"]  # it did not think at all
 
 
 def test_ollama(thinks, script):

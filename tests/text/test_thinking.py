@@ -1,5 +1,7 @@
 """Thoughts: which tags a template uses, where an answer begins, and that a text is parted alike however it is cut."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,7 +47,7 @@ def thinking(*tags):
 
 def parted(text, state=BEFORE, cuts=()):
     splitter, bounds = Splitter(thinking(), state), [0, *sorted(cuts), len(text)]
-    pieces = [splitter.push(text[begin:end]) for begin, end in zip(bounds, bounds[1:], strict=False)]
+    pieces = [splitter.push(text[begin:end]) for begin, end in itertools.pairwise(bounds)]
     pieces.append(splitter.flush())
     return tuple("".join(side) for side in zip(*pieces, strict=True))
 

@@ -22,6 +22,7 @@ from edgewise.serve.http.sampling import sampling, stops
 from edgewise.serve.http.shelf import model_for
 from edgewise.serve.http.streams import checked, merged
 from edgewise.serve.http.structured import anthropic_format
+from edgewise.serve.http.thinking import anthropic_thinking
 from edgewise.serve.tools import Reader, Tools
 from edgewise.text.tools import Part
 
@@ -37,14 +38,16 @@ async def messages(request: Request) -> Response:
         raise bad("max_tokens", "max_tokens is missing: say how many tokens the answer may have.", "missing")
     stream = body.boolean("stream")
     tools, wanted = await held(model, read_tools(body), await anthropic_format(body, model))
+    thinking = anthropic_thinking(body, model, most)
     _not_served(body)
     params = _sampling(body, model, most, wanted)
     body.done()
-    options: dict[str, Any] = {}
+    options = thinking.options(model.thinking)
     if tools is not None:
         params = replace(params, skip_special_tokens=False)  # a call may begin with a control token
-        talk, options = tools.conversation(talk)
-    asked = model.prepared(await model.chat_tokens(talk, param="messages", **options), params, "messages")
+        talk, given = tools.conversation(talk)
+        options = {**options, **given}
+    asked = model.prepared(await model.chat_tokens(talk, param="messages", **options), params, "messages", thinking)
     reply = _Reply(model, asked, tools)
     if stream:
         return _AnthropicEvents(reply.stream(), request.app.state.settings, request.url.path)
@@ -56,12 +59,14 @@ async def count_tokens(request: Request) -> Response:
     model = await model_for(request, body)
     talk = read_talk(body)
     asked = read_tools(body)
+    thinking = anthropic_thinking(body, model, None)
     _not_served(body)
     await anthropic_format(body, model)
     body.done()
-    options: dict[str, Any] = {}
+    options = thinking.options(model.thinking)
     if asked is not None and model.template is not None:
-        talk, options = Tools(asked, model.template, model.tokenizer).conversation(talk)
+        talk, given = Tools(asked, model.template, model.tokenizer).conversation(talk)
+        options = {**options, **given}
     return JSONResponse({"input_tokens": len(await model.chat_tokens(talk, **options))})
 
 
@@ -80,9 +85,6 @@ def _sampling(body: Fields, model: Hosted, most: int, wanted: StructuredOutputsP
 
 
 def _not_served(body: Fields) -> None:
-    thinking = body.anything("thinking")
-    if thinking is not None and thinking != {"type": "disabled"}:
-        raise bad("thinking", "thinking is not supported here.", "unsupported")
     for name in ("container", "context_management", "mcp_servers"):
         body.only(name)
 
@@ -121,6 +123,8 @@ class _Reply:
                 said, reason = reader.said, reader.reason(reason)
                 content = [{"type": "text", "text": said.content}] if said.content or not said.calls else []
                 content += [use_block(call) for call in said.calls]
+            if out.reasoning:
+                content = [{"type": "thinking", "thinking": out.reasoning, "signature": ""}, *content]
             return {
                 **self.head,
                 "content": content,
@@ -140,14 +144,16 @@ class _Reply:
         blocks = _Blocks(reader)
         try:
             message = {**self.head, "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
-            yield _event("message_start", {"message": message}) + (blocks.text("") if reader is None else "")
+            known = reader is None and "splitter" not in self.asked.extra  # else the first block may be no text
+            yield _event("message_start", {"message": message}) + (blocks.text("") if known else "")
             async for _, chunk in merged([stream]):
                 reason = chunk.finish_reason
+                text = blocks.thought(chunk.reasoning) if chunk.reasoning else ""
                 if reader is None:
-                    text = blocks.text(chunk.text) if chunk.text else ""
+                    text += blocks.text(chunk.text) if chunk.text or (reason and not blocks.texts) else ""
                 else:
                     parts = reader.push(chunk.text) + (reader.flush() if reason else [])
-                    text, reason = "".join(map(blocks.part, parts)), reader.reason(reason)
+                    text, reason = text + "".join(map(blocks.part, parts)), reader.reason(reason)
                 if reason:
                     made = stream.collector.metrics().completion_tokens
                     delta = {"delta": _reason(reason, chunk.stop_reason), "usage": {**usage, "output_tokens": made}}
@@ -163,7 +169,8 @@ class _Blocks:
 
     def __init__(self, reader: Reader | None) -> None:
         self._reader, self._index = reader, -1
-        self._open = self._live = False  # the last block is a text; it is not closed
+        self._open = ""  # what the block is that is not closed
+        self.texts = 0  # blocks that are texts
 
     def part(self, part: Part) -> str:
         if part.text:
@@ -172,23 +179,30 @@ class _Blocks:
             assert self._reader is not None
             call = self._reader.said.calls[part.call]
             block = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
-            return self.end() + self._begin(block, text=False)
+            return self._begin(block)
         return self._delta({"type": "input_json_delta", "partial_json": part.arguments})
 
     def text(self, text: str) -> str:
-        begun = "" if self._open else self._begin({"type": "text", "text": ""}, text=True)
+        begun = ""
+        if self._open != "text":
+            begun, self.texts = self._begin({"type": "text", "text": ""}), self.texts + 1
         return begun + (self._delta({"type": "text_delta", "text": text}) if text else "")
 
-    def end(self) -> str:
-        if self._index < 0 or not self._live:
-            return ""
-        self._live = self._open = False
-        return _event("content_block_stop", {"index": self._index})
+    def thought(self, text: str) -> str:
+        begun = "" if self._open == "thinking" else self._begin({"type": "thinking", "thinking": "", "signature": ""})
+        return begun + self._delta({"type": "thinking_delta", "thinking": text})
 
-    def _begin(self, block: dict[str, Any], *, text: bool) -> str:
+    def end(self) -> str:
+        if not self._open:
+            return ""
+        signed = self._delta({"type": "signature_delta", "signature": ""}) if self._open == "thinking" else ""
+        self._open = ""
+        return signed + _event("content_block_stop", {"index": self._index})
+
+    def _begin(self, block: dict[str, Any]) -> str:
         before = self.end()
         self._index += 1
-        self._open, self._live = text, True
+        self._open = block["type"]
         return before + _event("content_block_start", {"index": self._index, "content_block": block})
 
     def _delta(self, delta: dict[str, Any]) -> str:

@@ -37,12 +37,15 @@ def _messages(role: str, content: Any, where: str) -> list[dict[str, Any]]:
     texts: list[Any] = []
     results: list[dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
+    thoughts: list[str] = []
     for at, part in enumerate(content):
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "tool_result" and role == "user":
             results.append(_result(part, f"{where}[{at}]"))
         elif kind == "tool_use" and role == "assistant":
             calls.append(_use(part, f"{where}[{at}]"))
+        elif kind == "thinking" and role == "assistant":
+            thoughts.append(_thought(part, f"{where}[{at}]"))
         else:
             texts.append(content_text([part], f"{where}[{at}]"))
     if results and not texts:
@@ -50,7 +53,19 @@ def _messages(role: str, content: Any, where: str) -> list[dict[str, Any]]:
     message: dict[str, Any] = {"role": role, "content": "\n".join(texts)}
     if calls:
         message["tool_calls"] = calls
+    if thoughts:
+        message["reasoning_content"] = "\n".join(thoughts)
     return [*results, message]
+
+
+def _thought(part: dict[str, Any], where: str) -> str:
+    """What the model thought then: it comes back as it was sent."""
+    inner = Fields(part, f"{where}.")
+    inner.text("type")
+    inner.no_effect("signature")
+    text: str = inner.text("thinking", "")
+    inner.done()
+    return text
 
 
 def _result(part: dict[str, Any], where: str) -> dict[str, Any]:

@@ -45,14 +45,15 @@ class Wanted:
         reads = frozenset[str]() if thinking is None else thinking.reads
         return {name: value for name, value in given.items() if value is not None and name in reads}
 
-    def told(self, messages: Sequence[Mapping[str, Any]], thinking: Thinking | None) -> list[Mapping[str, Any]]:
+    def told(self, messages: Sequence[Mapping[str, Any]], thinking: Thinking | None) -> list[dict[str, Any]]:
+        """The messages, with a soft budget said in them where the template would not."""
         if not self.soft or not self.budget or thinking is None or "thinking_budget" in thinking.reads:
-            return list(messages)
+            return [dict(message) for message in messages]
         said = f"Think for at most {self.budget} tokens before you answer."
-        first, *rest = messages
+        first, *rest = (dict(message) for message in messages)
         if first["role"] == "system":
             return [{**first, "content": f"{first['content']}\n\n{said}"}, *rest]
-        return [{"role": "system", "content": said}, *messages]
+        return [{"role": "system", "content": said}, first, *rest]
 
 
 def chat_thinking(body: Fields, model: "Hosted") -> Wanted:
@@ -79,6 +80,30 @@ def chat_thinking(body: Fields, model: "Hosted") -> Wanted:
     if len(found) > 1:
         raise bad(found[1][1], f"{found[0][1]} and {found[1][1]} both say how to think; give one of them.")
     return found[0][0] if found else Wanted()
+
+
+def anthropic_thinking(body: Fields, model: "Hosted", most: int | None) -> Wanted:
+    """Without `thinking` there is none. most: max_tokens, of which the budget is a part."""
+    given = body.mapping("thinking")
+    if given is None:
+        return Wanted(False)
+    inner = Fields(given, "thinking.")
+    kind = inner.text("type", None, ("enabled", "disabled", "adaptive"))
+    budget = inner.integer("budget_tokens", None, 1, MOST)
+    inner.text("display", None, ("summarized",))  # the thought itself is more
+    inner.done()
+    if kind is None:
+        raise bad("thinking.type", "thinking needs a type: enabled, disabled or adaptive.", "missing")
+    if kind == "disabled":
+        return Wanted(False)
+    needed(model, "thinking")
+    if kind == "enabled" and budget is None:
+        raise bad("thinking.budget_tokens", "thinking.budget_tokens is missing: how many tokens may the thought have?",
+                  "missing")  # fmt: skip
+    if budget is not None and (kind == "adaptive" or (most is not None and budget >= most)):
+        raise bad("thinking.budget_tokens", "thinking.budget_tokens belongs to the type enabled, and has to be less "
+                  "than max_tokens.")  # fmt: skip
+    return Wanted(True, budget)
 
 
 def ollama_think(body: Fields, model: "Hosted") -> Wanted:
@@ -112,7 +137,7 @@ def needed(model: "Hosted", field: str) -> Thinking:
 
 
 def refused(model: "Hosted", field: str) -> ApiError:
-    return bad(field, f"{model.name} does not think: its chat template has no section for it.", "unsupported")
+    return bad(field, f"{field}: {model.name} does not think, its chat template has no place for it.", "unsupported")
 
 
 def thought(
