@@ -1,16 +1,14 @@
 """Facts about this machine, read from Linux's own files. Every reader returns None where the kernel tells nothing."""
 
-import ctypes
 import os
-from contextlib import suppress
 from pathlib import Path
 
 from edgewise.base.limits import cgroups, meminfo, memory_limit_bytes, read
 from edgewise.plan.probe import caches, cpu_flags, cpu_model
 
 __all__ = [
-    "caches", "cgroups", "cpu_flags", "cpu_model", "cpu_quota", "cpus", "give_back", "huge_pages", "meminfo",
-    "memory_limit_bytes", "read",
+    "caches", "cgroups", "cpu_flags", "cpu_model", "cpu_quota", "cpus", "huge_pages", "meminfo", "memory_limit_bytes",
+    "read",
 ]
 
 
@@ -38,9 +36,3 @@ def huge_pages() -> str | None:
     """The transparent huge page setting in force: always, madvise or never."""
     text = read(Path("/sys/kernel/mm/transparent_hugepage/enabled")) or ""
     return text.partition("[")[2].partition("]")[0] or None
-
-
-def give_back() -> None:
-    """What this process has freed and keeps for itself goes back to the machine, where the C library can do that."""
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)

@@ -13,7 +13,7 @@ RULES = Catalog("rule", __name__, {
     "allowed": ".allowed:Allowed",
     "min_tokens": ".min_tokens:MinTokens",
     "constrained": ".constrained:Constrained",
-    "thinking_budget": ".thinking_budget:ThinkingBudget",
+    "thought_budget": ".thinking_budget:ThinkingBudget",
     "afterwards": ".afterwards:Afterwards",
 })
 
@@ -43,7 +43,7 @@ Sees = Callable[[Sequence[int]], bool]
 
 def budget_rule(budget: int, closing: Sequence[int], opened: Sees, closed: Sees, *, inside: bool) -> LogitsRule:
     """Ends a thought after `budget` tokens."""
-    rule: LogitsRule = RULES.load("thinking_budget")(budget, closing, opened, closed, inside=inside)
+    rule: LogitsRule = RULES.load("thought_budget")(budget, closing, opened, closed, inside=inside)
     return rule
 
 

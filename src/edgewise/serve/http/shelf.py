@@ -26,7 +26,6 @@ from edgewise.serve.http.fields import Fields
 from edgewise.serve.http.hosted import Hosted
 from edgewise.serve.http.tally import Tally
 from edgewise.serve.llm import LLM
-from edgewise.serve.machine import give_back
 from edgewise.text import load_template
 from edgewise.text.api import ChatTemplate
 from edgewise.weights import open_checkpoint
@@ -272,7 +271,7 @@ class Shelf:
         place.unloads += 1
         await asyncio.to_thread(hosted.close)
         del hosted
-        await asyncio.to_thread(_swept)
+        await asyncio.to_thread(gc.collect)  # its parts know each other, so counted references do not free them
 
     def _loaded(self) -> list[Place]:
         return [place for place in self.places.values() if place.hosted is not None]
@@ -316,9 +315,3 @@ def _unloadable(place: Place, problem: Exception | None) -> ApiError:
     if isinstance(problem, OutOfRoom | MemoryError):
         return ApiError(503, f"{place.name} could not be loaded: {said}", code="out_of_room", retry_s=30)
     return ApiError(500, f"{place.name} could not be loaded: {said}", code="load_failed")
-
-
-def _swept() -> None:
-    """What the model held goes back to the machine, not only to this process's allocator."""
-    gc.collect()
-    give_back()
