@@ -4,10 +4,13 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from edgewise.engine import loop
 from edgewise.serve.http import page
 from edgewise.serve.http.settings import Settings
+from edgewise.text.chat import JinjaChatTemplate
 
 from .library import Library
 
@@ -118,7 +121,38 @@ def test_a_model_is_loaded_by_choosing_it(browser):
         tab.keyboard.press("Enter")
         tab.wait_for_selector("#speed:has-text('tokens')")
         tab.wait_for_selector("#model option:has-text('a (not loaded)')", state="attached")
-        assert library.loaded() == ["b"]
-        assert tab.locator("#temperature").input_value() != ""
+        library.until(lambda: library.loaded() == ["b"])
+        library.until(lambda: tab.locator("#temperature").input_value() != "")  # at the next look
         tab.close()
         assert not problems
+
+
+def test_a_thought_is_shown(serving, browser, monkeypatch):
+    """Open while the model thinks, folded away when it answers."""
+    plain = loop.rules_for
+
+    class Script:
+        def __init__(self, tokens):
+            self.tokens = tokens
+
+        def apply(self, seq, logits):
+            at = len(seq.tokens) - seq.prompt_tokens
+            logits.fill(-np.inf)
+            logits[self.tokens[min(at, len(self.tokens) - 1)]] = 0
+            return logits
+
+    with serving(Settings(port=0)) as server:
+        model = server.model
+        model.template = JinjaChatTemplate({"default": "{% if no %}</think>{% endif %}{{ messages[-1].content }}"}, {})
+        ids = [*model.tokenizer.encode("<think>\nOne and one.\n</think>\n\nTwo."), min(model.llm.parts.engine.ends)]
+        monkeypatch.setattr(loop, "rules_for", lambda *given: [Script(ids), *plain(*given)])
+        tab = browser.new_page()
+        tab.goto(server.url)
+        tab.wait_for_selector("#model option", state="attached")
+        tab.keyboard.type("How much?")
+        tab.keyboard.press("Enter")
+        tab.wait_for_selector("#speed:has-text('tokens/s')")
+        assert tab.locator(".said.assistant > span").inner_text() == "Two."
+        assert tab.locator(".thought > span").text_content() == "One and one."
+        assert not tab.locator(".thought").evaluate("(box) => box.open")
+        tab.close()

@@ -75,13 +75,25 @@ async function* events(answer) { // server-sent events: blocks divided by an emp
   }
 }
 
+function think(words) { // a place for thoughts before an answer: open until the answer begins
+  const box = document.createElement("details");
+  box.className = "thought";
+  box.open = true;
+  const title = document.createElement("summary");
+  title.textContent = "Thought";
+  const thought = document.createElement("span");
+  box.append(title, thought);
+  words.before(box);
+  return thought;
+}
+
 async function send(text) {
   history.push({ role: "user", content: text });
   show("user", text);
   const words = show("assistant", "");
   const [path, body] = request();
   const began = performance.now();
-  let first = null, usage = null, reason = null, written = "";
+  let first = null, usage = null, reason = null, written = "", mind = null;
   if (!chosen().loaded) at("speed").textContent = `${chosen().id} is being loaded…`;
   running = new AbortController();
   at("stop").hidden = false;
@@ -95,7 +107,15 @@ async function send(text) {
     for await (const event of events(answer)) {
       const choice = event.choices[0];
       const piece = choice?.delta?.content ?? choice?.text ?? "";
+      const thought = choice?.delta?.reasoning_content ?? "";
+      if (thought) {
+        first ??= performance.now();
+        mind ??= think(words);
+        mind.textContent += thought;
+        at("talk").scrollTop = at("talk").scrollHeight;
+      }
       if (piece) {
+        if (mind && !written) mind.parentElement.open = false;
         first ??= performance.now();
         written += piece;
         const low = at("talk").scrollHeight - at("talk").scrollTop - at("talk").clientHeight < 80;
@@ -120,7 +140,7 @@ async function send(text) {
   if (reason === "stopped") facts.push("stopped");
   at("speed").textContent = facts.join(" · ");
   if (written) history.push({ role: "assistant", content: written });
-  else words.parentElement.remove();
+  else if (!mind) words.parentElement.remove();
   running = null;
   at("stop").hidden = true;
   at("send").hidden = false;
