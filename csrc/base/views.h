@@ -104,14 +104,25 @@ struct MatmulArgs {
 enum class Act : uint8_t { Silu, GeluTanh, Gelu, Relu };
 enum class PageType : uint8_t { F32, F16, BF16 };
 
-// K of a page: [kv_head][16-token block][head_dim][16 tokens]; V: [kv_head][token][padded head_dim].
+// Pages lie in groups of kPageGroup (the last one may be smaller), and within a group head by head: what one head reads
+// of neighbouring pages is one sequential stream, and a short text still touches little memory.
+constexpr int64_t kPageGroup = 16;
+
+// What a page holds of one head is a tile. K: [16-token block][head_dim][16 tokens]; V: [token][padded head_dim].
 struct PagesView {
   uint8_t* k;
   uint8_t* v;
   int64_t page_tokens, kv_heads, head_dim, padded_dim;
-  int64_t k_page, v_page;  // elements in one page
+  int64_t pages;
+  int64_t k_tile, v_tile;  // elements in a tile
   PageType type;
 };
+
+// Which tile of the pool is `head`'s in a page.
+static inline __attribute__((always_inline)) int64_t tile_of(const PagesView& v, int64_t page, int64_t head) {
+  const int64_t first = page / kPageGroup * kPageGroup, left = v.pages - first;
+  return first * v.kv_heads + head * (left < kPageGroup ? left : kPageGroup) + page - first;
+}
 
 // A run of rows of one sequence: rows [row, row + count) are at positions [position, position + count).
 struct RowRun {

@@ -508,72 +508,47 @@ Buffer moe(Device& device, const Buffer& x, const Choices& ids, const Shares& we
 std::shared_ptr<Pages> alloc_pages(Device&, int64_t pages, int64_t page_tokens, int64_t kv_heads, int64_t head_dim, const std::string& dtype) {
   need(pages > 0 && kv_heads > 0 && head_dim > 0 && head_dim <= 4096, "alloc_pages: sizes must be positive.");
   need(page_tokens > 0 && page_tokens % kLanes == 0, "alloc_pages: page_tokens must be a multiple of 16.");
-  auto pool = std::make_shared<Pages>();
-  PagesView& v = pool->view;
-  if (dtype == "f32") v.type = PageType::F32;
-  else if (dtype == "f16") v.type = PageType::F16;
-  else if (dtype == "bf16") v.type = PageType::BF16;
-  else refuse("alloc_pages: there is no page type '" + dtype + "'. Known: f32, f16, bf16.");
-  v.page_tokens = page_tokens;
-  v.kv_heads = kv_heads;
-  v.head_dim = head_dim;
-  v.padded_dim = (head_dim + kLanes - 1) / kLanes * kLanes;
-  v.k_page = page_tokens * kv_heads * head_dim;
-  v.v_page = page_tokens * kv_heads * v.padded_dim;
-  const int64_t width = v.type == PageType::F32 ? 4 : 2;
-  pool->pages = pages;
-  pool->k = Region(size_t(pages * v.k_page * width), false);
-  pool->v = Region(size_t(pages * v.v_page * width), false);
-  v.k = pool->k.data();
-  v.v = pool->v.data();
-  if (!v.k || !v.v) raise("OutOfRoom", "There is no memory for " + std::to_string(pages) + " KV pages of " + std::to_string(page_tokens) + " tokens.");
+  PageType type = PageType::F32;
+  if (dtype == "f16") type = PageType::F16;
+  else if (dtype == "bf16") type = PageType::BF16;
+  else if (dtype != "f32") refuse("alloc_pages: there is no page type '" + dtype + "'. Known: f32, f16, bf16.");
+  auto pool = std::make_shared<Pages>(pages, page_tokens, kv_heads, head_dim, type);
+  if (!*pool) raise("OutOfRoom", "There is no memory for " + std::to_string(pages) + " KV pages of " + std::to_string(page_tokens) + " tokens.");
   return pool;
 }
 
 void copy_page(Device&, Pages& pool, int64_t src, int64_t dst) {
-  need(src >= 0 && src < pool.pages && dst >= 0 && dst < pool.pages, "copy_page: no such page.");
-  if (src == dst) return;
-  const PagesView& v = pool.view;
-  const int64_t width = v.type == PageType::F32 ? 4 : 2;
-  std::memcpy(v.k + dst * v.k_page * width, v.k + src * v.k_page * width, size_t(v.k_page * width));
-  std::memcpy(v.v + dst * v.v_page * width, v.v + src * v.v_page * width, size_t(v.v_page * width));
+  need(src >= 0 && src < pool.view.pages && dst >= 0 && dst < pool.view.pages, "copy_page: no such page.");
+  pool.copy(src, dst);
 }
 
-// Bytes of the listed pages, keys then values of each, in the pool's own layout: of use to the same pool only.
+void need_pages(const Pages& pool, const Ints& which, const char* message) {
+  for (size_t i = 0; i < which.shape(0); ++i) need(which.data()[i] >= 0 && which.data()[i] < pool.view.pages, message);
+}
+
+// Bytes of the listed pages, in the pool's own layout: of use to a pool of the same shape only.
 nb::object save_pages(Device&, Pages& pool, const Ints& which) {
-  const PagesView& v = pool.view;
-  const size_t width = v.type == PageType::F32 ? 4 : 2;
-  const size_t k = size_t(v.k_page) * width, value = size_t(v.v_page) * width, count = which.shape(0);
-  for (size_t i = 0; i < count; ++i)
-    need(which.data()[i] >= 0 && which.data()[i] < pool.pages, "save_pages: no such page.");
-  auto* bytes = static_cast<uint8_t*>(std::malloc(count * (k + value) + 1));
+  need_pages(pool, which, "save_pages: no such page.");
+  const size_t each = pool.page_bytes(), count = which.shape(0);
+  auto* bytes = static_cast<uint8_t*>(std::malloc(count * each + 1));
   if (!bytes) raise("OutOfRoom", "There is no memory to copy " + std::to_string(count) + " KV pages.");
   nb::capsule owner(bytes, [](void* p) noexcept { std::free(p); });
   const int32_t* pages = which.data();
   {
     nb::gil_scoped_release release;
-    for (size_t i = 0; i < count; ++i) {
-      std::memcpy(bytes + i * (k + value), v.k + size_t(pages[i]) * k, k);
-      std::memcpy(bytes + i * (k + value) + k, v.v + size_t(pages[i]) * value, value);
-    }
+    for (size_t i = 0; i < count; ++i) pool.save(pages[i], bytes + i * each);
   }
-  return nb::cast(nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(bytes, {count * (k + value)}, owner));
+  return nb::cast(nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(bytes, {count * each}, owner));
 }
 
 void load_pages(Device&, Pages& pool, const Ints& which, const nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>& data) {
-  const PagesView& v = pool.view;
-  const size_t width = v.type == PageType::F32 ? 4 : 2;
-  const size_t k = size_t(v.k_page) * width, value = size_t(v.v_page) * width, count = which.shape(0);
-  for (size_t i = 0; i < count; ++i)
-    need(which.data()[i] >= 0 && which.data()[i] < pool.pages, "load_pages: no such page.");
-  need(data.shape(0) == count * (k + value), "load_pages: these are not the bytes of so many pages.");
+  need_pages(pool, which, "load_pages: no such page.");
+  const size_t each = pool.page_bytes(), count = which.shape(0);
+  need(data.shape(0) == count * each, "load_pages: these are not the bytes of so many pages.");
   const int32_t* pages = which.data();
   const uint8_t* bytes = data.data();
   nb::gil_scoped_release release;
-  for (size_t i = 0; i < count; ++i) {
-    std::memcpy(v.k + size_t(pages[i]) * k, bytes + i * (k + value), k);
-    std::memcpy(v.v + size_t(pages[i]) * value, bytes + i * (k + value) + k, value);
-  }
+  for (size_t i = 0; i < count; ++i) pool.load(pages[i], bytes + i * each);
 }
 
 // Sequences of (name, start, count, past) and their page tables.
@@ -618,7 +593,7 @@ std::shared_ptr<Plan> attn_plan(Device&, const std::vector<std::tuple<int64_t, i
 
 void check_plan(const Pages& pool, const Plan& plan, const char* who) {
   if (plan.page_tokens != pool.view.page_tokens) refuse(std::string(who) + ": the plan was made for another page size than the pool.");
-  if (plan.highest_page >= pool.pages) refuse(std::string(who) + ": page " + std::to_string(plan.highest_page) + " is outside the pool of " + std::to_string(pool.pages) + ".");
+  if (plan.highest_page >= pool.view.pages) refuse(std::string(who) + ": page " + std::to_string(plan.highest_page) + " is outside the pool of " + std::to_string(pool.view.pages) + ".");
 }
 
 void append(Device& device, Pages& pool, const Buffer& k, const Buffer& v, const Plan& plan) {
@@ -704,7 +679,7 @@ void bind_ops(nb::module_& m) {
         return bytes;
       });
   nb::class_<Pages>(m, "Pages", "A pool of KV pages of one layer.")
-      .def_prop_ro("pages", [](const Pages& p) { return p.pages; })
+      .def_prop_ro("pages", [](const Pages& p) { return p.view.pages; })
       .def_prop_ro("page_tokens", [](const Pages& p) { return p.view.page_tokens; });
   nb::class_<Plan>(m, "AttnPlan", "A step's sequences and page tables.").def_prop_ro("rows", [](const Plan& p) { return p.rows; });
 

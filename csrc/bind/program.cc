@@ -45,7 +45,7 @@ nb::object run(Program& program, Device& device, const Ints& ids, const Ints& po
   check_ids(step.positions, step.rows, program.reach, "step: position");
   if (program.selects) check_ids(step.outputs, step.wanted, step.rows, "step: output");
   for (const Pages* pool : program.pools)
-    need(plan.page_tokens == pool->view.page_tokens && plan.highest_page < pool->pages, "step: the plan does not fit a pool of pages.");
+    need(plan.page_tokens == pool->view.page_tokens && plan.highest_page < pool->view.pages, "step: the plan does not fit a pool of pages.");
   Block block;
   bool ok;
   {

@@ -287,9 +287,9 @@ void attend_tile(const AttendArgs& a, const RowRun& run, int64_t kv_head, float*
       for (int i = 0; i < kSubs; ++i) {
         const int64_t position = start + 16 * i;
         if (position >= high || position + 16 <= low) continue;
-        const int64_t page = run.table[position / pages.page_tokens], slot = position % pages.page_tokens;
-        block.k[i] = (const Element*)pages.k + page * pages.k_page + (kv_head * pages.page_tokens + slot) * dim;
-        block.v[i] = (const Element*)pages.v + page * pages.v_page + (kv_head * pages.page_tokens + slot) * pages.padded_dim;
+        const int64_t slot = position % pages.page_tokens, tile = tile_of(pages, run.table[position / pages.page_tokens], kv_head);
+        block.k[i] = (const Element*)pages.k + tile * pages.k_tile + slot * dim;
+        block.v[i] = (const Element*)pages.v + tile * pages.v_tile + slot * pages.padded_dim;
       }
       by_groups(count, [&](auto q, int64_t i) {
         look<T, q.n>(a, block.k, start, queries + i, s);
@@ -309,8 +309,9 @@ void append_token(const PagesView& pages, int64_t page, int64_t slot, const floa
   using Element = typename T::Element;
   const int64_t dim = pages.head_dim;
   for (int64_t h = h0; h < h1; ++h) {
-    Element* kt = (Element*)pages.k + page * pages.k_page + (h * pages.page_tokens + slot / 16 * 16) * dim + slot % 16;
-    Element* vt = (Element*)pages.v + page * pages.v_page + (h * pages.page_tokens + slot) * pages.padded_dim;
+    const int64_t tile = tile_of(pages, page, h);
+    Element* kt = (Element*)pages.k + tile * pages.k_tile + slot / 16 * 16 * dim + slot % 16;
+    Element* vt = (Element*)pages.v + tile * pages.v_tile + slot * pages.padded_dim;
     for (int64_t d = 0; d < dim; d += 16) {
       const int n = int(at_most(dim - d, 16));
       Element narrow[16];

@@ -95,10 +95,25 @@ struct Experts {
   mutable std::atomic<bool> filled{false};             // all of them were seen to be full
 };
 
-struct Pages {
-  Region k, v;
+// A pool of KV pages; memory is taken as pages are written.
+class Pages {
+ public:
+  Pages(int64_t pages, int64_t page_tokens, int64_t kv_heads, int64_t head_dim, PageType type);
+  explicit operator bool() const { return view.k && view.v; }  // false: no memory
+  size_t page_bytes() const;
+  void copy(int64_t from, int64_t to);
+  void save(int64_t page, uint8_t* to) const;  // page_bytes of them
+  void load(int64_t page, const uint8_t* from);
   PagesView view{};
-  int64_t pages = 0;
+
+ private:
+  struct Piece {
+    uint8_t* at;
+    size_t bytes;
+  };
+  Piece piece(int64_t page, int64_t index) const;  // a page's pieces do not lie together
+  int64_t pieces() const;
+  Region k_, v_;
 };
 
 // A step's sequences and a copy of their page tables.
