@@ -4,9 +4,8 @@ import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgewise.base import BadInput, Unsupported
+from edgewise.base import BadInput
 from edgewise.base.caps import check_needs
-from edgewise.base.catalog import nearest
 from edgewise.base.startup import milestone
 from edgewise.decode.api import Target
 from edgewise.decode.samplers import SAMPLERS
@@ -20,8 +19,9 @@ from edgewise.kernels.api import Device
 from edgewise.kernels.devices import DEVICES
 from edgewise.kv import CACHES
 from edgewise.kv.api import KVCache
-from edgewise.kv.paged import token_bytes
 from edgewise.kv.sizing import page_count, page_count_within
+from edgewise.kv.swap import open_swap
+from edgewise.kv.types import cache_type, token_bytes
 from edgewise.models import Loading, begin_model, read_spec
 from edgewise.models.api import Model, ModelSpec
 from edgewise.models.streaming import Stream, parse_size
@@ -35,10 +35,6 @@ from edgewise.weights.api import Checkpoint, Header
 from edgewise.weights.checkpoints.streamed import StreamedCheckpoint
 
 CONTEXT = 4096  # the default context of a model that could take more
-KV_TYPES = {
-    "f16": "f16", "fp16": "f16", "float16": "f16", "bf16": "bf16", "bfloat16": "bf16", "f32": "f32", "fp32": "f32",
-    "float32": "f32",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,6 +70,7 @@ def assemble(
     prefill_chunk: int = 512,
     max_num_seqs: int = 16,
     policy: str = "fcfs",
+    swap: str = "none",
     speculator: str = "none",
     verifier: str = "auto",
     sampler: str = "standard",
@@ -88,15 +85,17 @@ def assemble(
 ) -> Assembly:
     """ctx_size: None is the model's context but at most 4096, 0 is the model's. Members go by catalog name, with
     settings ("ngram:n=3"); a device may be one that exists. What can be refused is, before the weights are read or
-    while they are. fp8: what FP8 weights are computed as, "bf16", "int8" or "auto". ram_budget: bytes or "2GiB", all
-    memory of the process; under it weights come from disk as they are wanted (residency, prefetch, source say how)."""
+    while they are. fp8: what FP8 weights are computed as, "bf16", "int8" or "auto". swap: see `kv.swap.open_swap`.
+    ram_budget: bytes or "2GiB", all memory of the process; under it weights come from disk as they are wanted
+    (residency, prefetch, source say how)."""
     if max_num_seqs < 1 or prefill_chunk < 1:
         raise BadInput(f"max_num_seqs ({max_num_seqs}) and prefill_chunk ({prefill_chunk}) must be at least 1.")
     checkpoint = open_checkpoint(path)
     milestone("header read")
     header = checkpoint.header()
     spec, context = _context(header, ctx_size)
-    dtype = _kv_type(kv_cache_dtype, checkpoint)
+    dtype = cache_type(kv_cache_dtype, (checkpoint.info(name).format for name in checkpoint.names()))
+    schedule, swapping = POLICIES.build(policy), open_swap(swap)
     drafts = SPECULATORS.build(speculator)
     verify = build_verifier(verifier, speculator, SAMPLERS.build(sampler))
     check_needs(f"speculator '{speculator}'", drafts.needs, f"kv '{kv}'", CACHES.load(kv.partition(":")[0]).gives)
@@ -138,9 +137,9 @@ def assemble(
     )  # fmt: skip
     work: TextRunner = RUNNERS.build(runner, model=model, kv=cache, device=machine)
     engine = Engine(
-        work, cache, POLICIES.build(policy), drafts, verify,
+        work, cache, schedule, drafts, verify,
         vocab=model.spec.vocab, context=context, ends=ends_of(header, tokenizer, model.spec.vocab), rows=prefill_chunk,
-        sequences=max_num_seqs, page_tokens=page_tokens, seed=seed,
+        sequences=max_num_seqs, page_tokens=page_tokens, seed=seed, swap=swapping,
         pieces=None if tokenizer is None else tokenizer.token_bytes,
     )  # fmt: skip
     return Assembly(
@@ -162,16 +161,6 @@ def _context(header: Header, wanted: int | None) -> tuple[ModelSpec, int]:
             f"ctx_size is {wanted} but {header.name} was made for {spec.context} tokens at most. Ask for fewer."
         )
     return spec, wanted
-
-
-def _kv_type(wanted: str, checkpoint: Checkpoint) -> str:
-    """auto: f32 where the weights are all F32, so that such a model is computed as it is written; else f16."""
-    if wanted == "auto":
-        plain = all(checkpoint.info(name).format == "F32" for name in checkpoint.names())
-        return "f32" if plain else "f16"
-    if wanted.lower() not in KV_TYPES:
-        raise Unsupported(f"There is no KV cache type '{wanted}'.{nearest(wanted, ['auto', *KV_TYPES])}")
-    return KV_TYPES[wanted.lower()]
 
 
 def _words(header: Header, spec: ModelSpec) -> tuple[Tokenizer | None, ChatTemplate | None]:

@@ -11,19 +11,11 @@ Status: kept
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
-from edgewise.base import BadInput, Cap, SeqId, Unsupported
+from edgewise.base import BadInput, Cap, SeqId
 from edgewise.kernels.api import Array, AttnSpec, Device, SeqRows
 from edgewise.kv.api import Chunk
 from edgewise.kv.pages import Pages
-
-ITEM_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
-
-
-def token_bytes(layers: int, kv_heads: int, head_dim: int, dtype: str) -> int:
-    """Bytes that one cached token takes in all layers, keys and values together."""
-    if dtype not in ITEM_BYTES:
-        raise Unsupported(f"There is no KV cache type '{dtype}'. Known: {', '.join(ITEM_BYTES)}.")
-    return 2 * layers * kv_heads * head_dim * ITEM_BYTES[dtype]
+from edgewise.kv.types import token_bytes
 
 
 class PagedCache:

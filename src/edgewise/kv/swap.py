@@ -9,6 +9,7 @@ again.
 import hashlib
 import os
 import queue
+import re
 import tempfile
 import threading
 import time
@@ -19,6 +20,42 @@ import numpy as np
 
 from edgewise.base import BadInput, SeqId
 from edgewise.kv.api import Chunk
+
+
+LIMIT_BYTES = 8 << 30
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])i?B?)?", re.IGNORECASE)
+
+
+def open_swap(text: str) -> "SwapFile | None":
+    """From what a user says: "none"; "auto" (the system's temporary folder, 8 GiB at most); a folder; a size ("4GiB",
+    "500MB"; a bare number is GiB); or both ("FOLDER:4GiB"). Raises BadInput."""
+    if text == "none":
+        return None
+    if text == "auto":
+        return SwapFile()
+    folder, colon, size = text.rpartition(":")
+    if not colon and _size(text) is not None and not Path(text).is_dir():
+        folder, size = "", text
+    elif not colon or _size(size) is None or Path(text).is_dir():
+        folder, size = text, ""
+    limit = LIMIT_BYTES if not size else _size(size)
+    if not limit:
+        raise BadInput(f"swap is '{text}', which leaves no room. Give a size above 0, or 'none' to do without.")
+    if folder and not Path(folder).is_dir():
+        raise BadInput(
+            f"swap is '{text}' but must be none, auto, a size such as 4GiB, a folder that exists, or FOLDER:SIZE."
+        )
+    if folder and not os.access(folder, os.W_OK | os.X_OK):
+        raise BadInput(f"Nothing may be written into the swap folder {folder}. Choose another.")
+    return SwapFile(folder or None, limit)
+
+
+def _size(text: str) -> int | None:
+    """Bytes; None when it is no size."""
+    match = SIZE.fullmatch(text)
+    if match is None:
+        return None
+    return int(float(match[1]) * 2.0 ** (10 * (1 + "KMGT".index((match[2] or "G").upper()))))
 
 
 class Disk:
@@ -64,7 +101,7 @@ class SwapFile:
     def __init__(
         self,
         folder: str | Path | None = None,
-        limit_bytes: int = 8 << 30,
+        limit_bytes: int = LIMIT_BYTES,
         staging_bytes: int = 256 << 20,
         disk: Disk | None = None,
     ) -> None:

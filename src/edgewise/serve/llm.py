@@ -39,8 +39,11 @@ class LLM:
     threads: None: all cores this process may use.
     device: "cpu", "reference" (numpy, slow, for comparison), or a Device that exists, which then has its own threads.
     ctx_size: longest sequence, prompt and output; None: the model's but at most 4096; 0: the model's.
-    kv_cache_dtype: "f16", "bf16", "f32", or "auto": f16, but f32 when all weights are F32.
+    kv_cache_dtype: "f16", "bf16", "f32", "int8" (half the memory; a self-test may turn it off), or "auto": f16, but f32
+        when all weights are F32.
     max_num_seqs: sequences computed together; more requests wait their turn. prefill_chunk: rows of one step at most.
+    policy: who is computed when, by catalog name ("fcfs", "auto", "priority", "sj-mlfq", ...).
+    swap: where KV pages wait when they are short: "none", "auto", a folder, a size ("4GiB"), or "FOLDER:SIZE".
     seed: for requests whose SamplingParams bring none: the n-th request gets the n-th stream of it.
     fp8 (a member): FP8 weights are computed as "bf16" (exact), "int8", or "auto": as measured here.
     members: other slots by catalog name (assemble.py), and other engines' names for the above (ALIASES).
@@ -59,12 +62,15 @@ class LLM:
         page_tokens: int = 16,
         prefill_chunk: int = 512,
         max_num_seqs: int = 16,
+        policy: str = "fcfs",
+        swap: str = "none",
         seed: int = 0,
         **members: Any,
     ) -> None:
         chosen: dict[str, Any] = {
             "threads": threads, "device": device, "ctx_size": ctx_size, "kv_cache_dtype": kv_cache_dtype,
             "page_tokens": page_tokens, "prefill_chunk": prefill_chunk, "max_num_seqs": max_num_seqs, "seed": seed,
+            "policy": policy, "swap": swap,
         }  # fmt: skip
         for name, value in members.items():
             real = ALIASES.get(name, name)
@@ -93,6 +99,8 @@ class LLM:
         """Cancels what is running and lets go of weights and cache. Using the object afterwards raises BadInput."""
         with self._lock:
             self._drop(list(self._open))
+            if self._assembly is not None and self._assembly.engine.swap is not None:
+                self._assembly.engine.swap.close()
             self._assembly = None
 
     def settle(self) -> None:

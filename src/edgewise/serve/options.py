@@ -18,9 +18,15 @@ Context = Annotated[
 ]
 CacheType = Annotated[
     str | None,
-    typer.Option("--kv-cache-dtype", "-ctk", "--cache-type-k", help="number format of the KV cache"),
+    typer.Option("--kv-cache-dtype", "-ctk", "--cache-type-k", help="of the KV cache: auto, f16, bf16, f32, int8"),
 ]
-
+Policy = Annotated[
+    str, typer.Option("--policy", help="who is computed when: fcfs, auto, priority, …; see `edgewise members`")
+]
+Swap = Annotated[
+    str,
+    typer.Option("--swap", metavar="DIR|SIZE", help="where KV pages of the preempted wait: none, auto, DIR, 4GiB, DIR:4GiB"),
+]
 Speculator = Annotated[
     str, typer.Option(help="who drafts tokens, NAME[:key=value,...]; see `edgewise members`", metavar="NAME[:...]")
 ]

@@ -18,10 +18,12 @@ from edgewise.serve.options import (
     Context,
     Float8,
     Json,
+    Policy,
     Prefetch,
     RamBudget,
     Residency,
     Speculator,
+    Swap,
     Threads,
     Verifier,
     human,
@@ -73,6 +75,8 @@ def command(
     system: Annotated[str | None, typer.Option("--system", help="system prompt of a chat")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="complete the text as it is, even with a chat template")] = False,
     chat: Annotated[bool, typer.Option("--chat", help="insist on a chat")] = False,
+    policy: Policy = "fcfs",
+    swap: Swap = "none",
     speculator: Speculator = "none",
     verifier: Verifier = "auto",
     device: Annotated[str, typer.Option(help="where to compute; see `edgewise members`")] = "cpu",
@@ -111,8 +115,8 @@ def command(
 
     llm = LLM(
         path, threads=threads, ctx_size=context, kv_cache_dtype=kv_cache_dtype or "auto", device=device,
-        speculator=speculator, verifier=verifier, fp8=fp8, ram_budget=ram_budget, residency=residency,
-        prefetch=prefetch, max_num_seqs=1,
+        policy=policy, swap=swap, speculator=speculator, verifier=verifier, fp8=fp8, ram_budget=ram_budget,
+        residency=residency, prefetch=prefetch, max_num_seqs=1,
         seed=0 if builtin else int.from_bytes(os.urandom(4), "little"),
     )  # fmt: skip
     given = locals()

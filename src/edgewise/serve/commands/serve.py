@@ -15,10 +15,12 @@ from edgewise.serve import hub
 from edgewise.serve.options import (
     CacheType,
     Context,
+    Policy,
     Prefetch,
     RamBudget,
     Residency,
     Speculator,
+    Swap,
     Threads,
     Verifier,
 )
@@ -67,7 +69,8 @@ def command(
     max_loaded: Annotated[
         int, typer.Option("--max-loaded", min=0, help="models in memory at once, others are loaded on demand; 0: all")
     ] = 0,
-    policy: Annotated[str, typer.Option(help="who is computed when; see `edgewise members`")] = "fcfs",
+    policy: Policy = "fcfs",
+    swap: Swap = "none",
     speculator: Speculator = "none",
     verifier: Verifier = "auto",
     device: Annotated[str, typer.Option(help="where to compute; see `edgewise members`")] = "cpu",
@@ -109,7 +112,7 @@ def command(
         def load() -> "tuple[LLM, Any]":
             llm = LLM(
                 path, threads=threads, ctx_size=context, kv_cache_dtype=kv_cache_dtype or "auto", device=device,
-                policy=policy, speculator=speculator, verifier=verifier, max_num_seqs=max_num_seqs,
+                policy=policy, swap=swap, speculator=speculator, verifier=verifier, max_num_seqs=max_num_seqs,
                 ram_budget=ram_budget, residency=residency, prefetch=prefetch,
                 seed=int.from_bytes(os.urandom(4), "little"),
             )  # fmt: skip

@@ -5,17 +5,16 @@ from typing import Annotated, Any
 
 import typer
 
-from edgewise.base import BadInput, EdgewiseError
+from edgewise.base import EdgewiseError
 from edgewise.kernels.devices import DEVICES
 from edgewise.kernels.formats import FLOAT8
+from edgewise.kv.types import cache_type, token_bytes
 from edgewise.plan.float8 import choose_float8
 from edgewise.serve.hub import locate
 from edgewise.serve.measure import formats, step_bytes
 from edgewise.serve.options import CacheType, Context, Json, human
 from edgewise.weights import open_checkpoint
 from edgewise.weights.api import Checkpoint
-
-KV_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
 
 
 def command(
@@ -25,7 +24,7 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Shows architecture, sizes, formats, tokenizer and an estimate of the memory a run takes."""
-    facts = describe(str(locate(model)), context, kv_cache_dtype or "f16")
+    facts = describe(str(locate(model)), context, kv_cache_dtype or "auto")
     if as_json:
         print(json.dumps(facts, indent=1))
         return
@@ -69,7 +68,8 @@ def describe(path: str, context: int | None, kv_cache_dtype: str) -> dict[str, A
         if spec.experts:
             facts |= {"experts": spec.experts, "experts_per_token": spec.experts_per_token}
         facts["read_per_token_bytes"] = step_bytes(checkpoint)
-        facts["memory"] = _memory(spec, stored, context, kv_cache_dtype)
+        kind = cache_type(kv_cache_dtype, (checkpoint.info(name).format for name in checkpoint.names()))
+        facts["memory"] = _memory(spec, stored, context, kind)
     if any(name in FLOAT8 for name in facts["formats"]):
         facts["fp8"] = "computed as {} ({})".format(*choose_float8("auto", DEVICES.build("cpu")))
     kind, template = _tokenizer(checkpoint)
@@ -89,10 +89,8 @@ def _spec(checkpoint: Checkpoint) -> Any:
 
 def _memory(spec: Any, stored: int, context: int | None, dtype: str) -> dict[str, int]:
     """Bytes a run takes: weights, keys and values of a full context, and the widest activations of a step."""
-    if dtype.lower() not in KV_BYTES:
-        raise BadInput(f"The KV cache has no number format '{dtype}'. Known: {', '.join(KV_BYTES)}.")
     tokens = context or spec.context
-    kv = 2 * spec.layers * tokens * spec.kv_heads * spec.head_dim * KV_BYTES[dtype.lower()]
+    kv = tokens * token_bytes(spec.layers, spec.kv_heads, spec.head_dim, dtype)
     activations = 4 * 512 * (4 * spec.dim + 3 * spec.ffn_dim) + 4 * spec.vocab
     return {
         "weights_bytes": stored,
