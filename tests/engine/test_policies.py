@@ -1,6 +1,7 @@
 """Every policy keeps the contract, ranks as it says, and lets nobody starve."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from edgewise.base import BadInput, SeqId
 from edgewise.engine.api import Budget, Ended, Job, SchedulerPolicy, StepCost
 from edgewise.engine.policies import POLICIES
-from edgewise.engine.policies.auto import predicted
+from edgewise.engine.policies.auto import replayed
 from edgewise.engine.policies.levels import joining, level, remaining
 from edgewise.testing.policy_contract import PolicyContract, job
 
@@ -168,18 +169,41 @@ def test_fair_shares_by_key() -> None:
     assert 9 in chosen("fair", [*greedy, late], seats(2, shares={"a": 900.0, "b": 0.0}))
 
 
-def test_auto_follows_the_hazard_rate() -> None:
+def test_auto_replays_what_it_has_seen() -> None:
     """The spec's bimodal mix has a falling hazard rate; equal, and geometric, lengths have not."""
     numbers = np.random.default_rng(0)
-    bimodal = [Ended(256, 384) if numbers.random() < 0.1 else Ended(16, 16) for _ in range(400)]
-    geometric = [Ended(int(numbers.geometric(1 / 128)), int(numbers.geometric(1 / 64))) for _ in range(400)]
-    assert predicted(bimodal, COST, 4, 0.85, 0.05) < 0.7
-    assert predicted(geometric, COST, 4, 0.85, 0.05) > 1
-    assert predicted([Ended(64, 64)] * 400, COST, 4, 0.85, 0.05) > 1
+
+    def mix(kind: str, gap_s: float) -> tuple[Ended, ...]:
+        times = np.cumsum(numbers.exponential(gap_s, 500)).tolist()
+        if kind == "bimodal":
+            return tuple(Ended(*((256, 384) if numbers.random() < 0.1 else (16, 16)), True, at) for at in times)
+        if kind == "equal":
+            return tuple(Ended(64, 64, True, at) for at in times)
+        return tuple(
+            Ended(int(numbers.geometric(1 / 128)), int(numbers.geometric(1 / 64)), True, at) for at in times
+        )
+
+    busy = seats(4)
+    assert replayed(mix("bimodal", 0.5), busy) < 0.9
+    assert replayed(mix("geometric", 0.92), busy) > 1.05
+    assert replayed(mix("equal", 0.7), busy) > 1.05
+    assert replayed(mix("geometric", 1e3), busy) == pytest.approx(1.0)  # nobody ever waits
+    assert replayed(mix("equal", 0.7), dataclasses.replace(busy, cost=StepCost())) == math.inf
     jobs = [decoding(0, served_s=50.0), waiting(1)]
-    assert chosen("auto", jobs, seats(1, ended=tuple(bimodal))) == [1]
-    assert chosen("auto", jobs, seats(1, ended=tuple(geometric))) == [0]
-    assert chosen("auto", jobs, seats(1, ended=tuple(bimodal[:9]))) == [0]
+    assert chosen("auto", jobs, seats(1, ended=mix("bimodal", 1.5))) == [1]
+    assert chosen("auto", jobs, seats(1, ended=mix("geometric", 2.1))) == [0]
+    assert chosen("auto", jobs, seats(1, ended=mix("bimodal", 1.5)[:9])) == [0]
+
+
+def test_auto_does_not_flutter() -> None:
+    policy = make("auto")
+    jobs = [decoding(0, served_s=50.0), waiting(1)]
+    told: list[float] = []
+    policy.ratio = lambda budget: told[-1]
+    for ratio, queues in ((0.98, False), (0.96, True), (0.98, True), (1.01, False), (0.98, False)):
+        told.append(ratio)
+        policy.pick(jobs, seats(1), 0.0)
+        assert policy.queues == queues
 
 
 @given(st.floats(0, 1e4), st.integers(0, 8), st.floats(0.001, 10))

@@ -31,6 +31,7 @@ class Ended(NamedTuple):
     prompt_tokens: int
     generated: int
     whole: bool = True
+    arrival_s: float = 0.0
 
 
 @dataclass(frozen=True)

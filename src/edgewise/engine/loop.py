@@ -463,7 +463,8 @@ class Engine:
         if sample.swapped and self.swap is not None:
             self.swap.drop(sample.seq)
         if sample.seq in self._samples:
-            ended = Ended(sample.prompt, len(sample.tokens) - sample.prompt, reason in ("stop", "length"))
+            whole = reason in ("stop", "length")
+            ended = Ended(sample.prompt, len(sample.tokens) - sample.prompt, whole, sample.arrival_s)
             self._past = (*self._past[1 - PAST :], ended)
         if self._samples.pop(sample.seq, None) is None:  # still a follower
             for leader in self._samples.values():

@@ -9,7 +9,7 @@ POLICIES = Catalog("policy", __name__, {
     "srpt": ".srpt:ShortestRemaining",
     "mlfq": ".mlfq:FeedbackQueues",
     "sj-mlfq": ".sj_mlfq:SkipJoinQueues",
-    "auto": ".auto:HazardSwitch",
+    "auto": ".auto:ReplaySwitch",
     "priority": ".priority:PriorityAgeing",
     "fair": ".fair:FairShares",
 })
