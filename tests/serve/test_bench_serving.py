@@ -13,7 +13,7 @@ from edgewise.serve.benches.batching import virtual
 from edgewise.serve.benches.kv import counted
 from edgewise.serve.benches.sched import split_policies
 from edgewise.serve.calibrate import step_cost
-from edgewise.serve.drawing import curves
+from edgewise.serve.drawing import curves, lines
 from edgewise.sim.load import Arrival, at_load, load
 
 COST = StepCost(0.022, 0.0035, 0.0036, 0.0)
@@ -27,7 +27,8 @@ def ask(capsys: pytest.CaptureFixture[str], bench: str, **options: Any) -> Any:
 def sched(capsys: pytest.CaptureFixture[str], **options: Any) -> dict[str, dict[str, Any]]:
     defaults = {
         "policies": "fcfs,sj-mlfq,auto", "trace": "bimodal", "scale": 4.0, "load": "0.85", "requests": 250, "max_bs": 4,
-        "kv_tokens": 1 << 17, "swap_mb_s": 0.0, "rows": 512, "arrivals": "trace", "cost": None, "seed": 0, "svg": None,
+        "kv_tokens": 1 << 17, "swap_mb_s": 0.0, "rows": 512, "arrivals": "trace", "cost": None, "seed": 0, "ttft": 2.0,
+        "tpot": 0.1, "svg": None,
     }  # fmt: skip
     return {row["policy"]: row for row in ask(capsys, "sched", **(defaults | options))}
 
@@ -39,6 +40,7 @@ def test_sched_prints_the_promised_keys_and_equal_tokens(capsys: pytest.CaptureF
         assert {
             "policy", "trace", "load", "jct_mean_s", "jct_p50_s", "jct_p99_s", "ttft_p99_s", "tok_s", "tokens_hash",
         } <= set(row)  # fmt: skip
+        assert row["goodput_rps"] > 0
     assert len({row["tokens_hash"] for row in rows.values()}) == 1
     assert rows["sj-mlfq"]["jct_mean_s"] < 0.7 * rows["fcfs"]["jct_mean_s"]
     assert (tmp_path / "x.svg").read_text().startswith("<svg")
@@ -60,8 +62,11 @@ def test_moving_pages_ahead_of_need_stalls_less(capsys: pytest.CaptureFixture[st
     assert early["tokens_hash"] == late["tokens_hash"]
 
 
-def test_batching_and_its_control() -> None:
-    found = virtual(load("reasoning", 60, 4), COST, 4, 3.0, 0)
+def test_batching_and_its_control(tmp_path: Path) -> None:
+    seen: dict[str, list[tuple[float, float]]] = {"iteration": [], "static": []}
+    found = virtual(load("reasoning", 60, 4), COST, 4, 3.0, 0, seen)
+    lines(tmp_path / "x.svg", seen, "reasoning", "rate", "latency", 3 * found["idle_latency_per_token_s"])
+    assert (tmp_path / "x.svg").read_text().count("<polyline") == 2
     assert found["ratio"] > 1.5
     assert 0.95 <= found["control"] <= 1.05
     assert found["short_steps"] <= 8

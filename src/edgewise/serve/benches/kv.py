@@ -10,6 +10,8 @@ Status: kept
 import json
 import statistics
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,6 +19,8 @@ import typer
 
 from edgewise.base import Request, SamplingParams, SeqId
 from edgewise.engine.api import Work
+from edgewise.kernels.api import AttnSpec, SeqRows
+from edgewise.serve.drawing import curves
 from edgewise.serve.options import Json, Threads, table
 
 
@@ -30,13 +34,15 @@ def measure_kv(
     rounds: Annotated[int, typer.Option(min=1, help="interleaved pairs of the timed half; 0 skips it")] = 5,
     threads: Threads = None,
     timed: Annotated[bool, typer.Option(help="run the timed half")] = True,
+    svg: Annotated[Path | None, typer.Option(help="draw the times of the attention of a decode step")] = None,
     as_json: Json = False,
 ) -> None:
     """reserved_over_used: KV room taken over tokens kept, paged and in slots of full length; sequences: at once in the
-    same memory. The rest are ratios of times: paged over contiguous, ten times the pool over one, hit over miss."""
+    same memory. The rest are times and their ratios, of a decode step and of its attention alone: pages over one
+    contiguous run, pages in any order over that, ten times the pool over one, int8 over the default; hit over miss."""
     row = counted(mix, requests, slots, context)
     if timed:
-        row |= timings(model, prefix, rounds, threads)
+        row |= timings(model, prefix, rounds, threads, svg)
     if as_json:
         print(json.dumps([row], indent=1))
         return
@@ -76,71 +82,132 @@ def counted(mix: str, requests: int, slots: int, context: int) -> dict[str, Any]
     }  # fmt: skip
 
 
-def timings(model: str | None, prefix: int, rounds: int, threads: int | None) -> dict[str, Any]:
+ARMS = ("contiguous", "paged", "large", "scattered", "int8")
+
+
+def timings(
+    model: str | None, prefix: int, rounds: int, threads: int | None, svg: Path | None = None
+) -> dict[str, Any]:
     """Medians of interleaved pairs on a model."""
     from edgewise.embedded import embedded_model
-    from edgewise.kv import CACHES
     from edgewise.serve.hub import locate
     from edgewise.serve.llm import LLM
 
     path = embedded_model() if model is None else locate(model)
     with LLM(path, threads=threads, ctx_size=0, max_num_seqs=4) as llm:
-        parts, engine = llm.parts, llm.parts.engine
-        length = min(parts.context - 64, prefix) // 16 * 16
-        numbers = np.random.default_rng(0)
+        length = min(llm.context - 64, prefix) // 16 * 16
+        arms = Arms(llm.parts, length)
+        steps, attention = arms.compare(arms.decode, rounds), arms.compare(arms.attend, rounds)
+        row: dict[str, Any] = {"model": llm.name, "tokens": length, "kv": llm.parts.kv_dtype}
+        for name, taken in (("decode", steps), ("attention", attention)):
+            row |= {
+                f"{name}_us": taken["paged"] * 1e6,
+                f"{name}_paged_over_contiguous": taken["paged/contiguous"],
+                f"{name}_scattered_over_contiguous": taken["scattered/contiguous"],
+                f"{name}_pool_x10_over_x1": taken["large/paged"],
+                f"{name}_int8_over_{llm.parts.kv_dtype}": taken["int8/paged"],
+            }
+        if svg is not None:
+            drawn = {name: sorted(times) for name, times in arms.taken.items()}
+            curves(svg, drawn, f"{llm.name}, {length} tokens: attention of a decode step done within", "seconds")
+        row["int8_bytes"] = arms.caches["int8"].token_bytes / arms.caches["paged"].token_bytes
+        return row | first_tokens(llm, length, rounds)
 
-        def cache(pages: int, page_tokens: int = 16) -> Any:
-            spec = parts.spec
-            return CACHES.build(
-                "paged", device=parts.device, layers=spec.layers, kv_heads=spec.kv_heads, head_dim=spec.head_dim,
-                pages=pages, page_tokens=page_tokens, dtype=parts.kv_dtype,
-            )  # fmt: skip
 
-        def decode(kv: Any, steps: int = 24) -> float:
-            """Median seconds of a step after `length` tokens."""
-            runner = type(parts.runner)(parts.model, kv, parts.device)
-            tokens = np.random.default_rng(1).integers(0, parts.spec.vocab, length + steps).tolist()
-            seq, found = SeqId(-2), []
-            kv.open(seq, ())
-            kv.reserve(seq, length + steps)
-            for past in range(0, length, 512):
-                part = tokens[past : min(length, past + 512)]
-                runner.step([Work(seq, part, past, 0)])
-            for at in range(length, length + steps):
-                begin = time.perf_counter()
-                runner.step([Work(seq, tokens[at : at + 1], at, 1)])
-                found.append(time.perf_counter() - begin)
-            kv.close(seq)
-            return statistics.median(found)
+class Arms:
+    """The same text of `length` tokens in caches that differ in where their pages lie, or in what they hold."""
 
+    def __init__(self, parts: Any, length: int, steps: int = 16) -> None:
+        from edgewise.kv import CACHES
+
+        self.parts, self.length, self.steps = parts, length, steps
+        self.seq = SeqId(-2)
+        self.taken: dict[str, list[float]] = {}  # of the last comparison
+        self.tokens = np.random.default_rng(1).integers(0, parts.spec.vocab, length + steps).tolist()
         room = -(-(length + 64) // 16)
-        whole = room * 16
-        small, contiguous, large = cache(room), cache(1, whole), cache(10 * room)
-
-        def first_token(tokens: list[int]) -> float:
-            begin = time.perf_counter()
-            engine.add(Request(tuple(tokens), SamplingParams(temperature=0.0, max_tokens=1), "one"))
-            while engine.has_work():
-                engine.step()
-            return time.perf_counter() - begin
-
-        pages = engine.kv.pages  # type: ignore[attr-defined]
-        paged, grown, hits, costs = [], [], [], []
-        for turn in range(rounds + 1):
-            one, other, more = decode(small), decode(contiguous), decode(large)
-            known = numbers.integers(0, parts.spec.vocab, length + 16).tolist()
-            miss = first_token(known)
-            hit = first_token(known)
-            pages.reuse = False
-            plain = first_token(numbers.integers(0, parts.spec.vocab, length + 16).tolist())
-            pages.reuse = True
-            if turn:  # the first warms up
-                paged.append(one / other)
-                grown.append(more / one)
-                hits.append(hit / miss)
-                costs.append(miss / plain)
-        return {
-            "model": llm.name, "tokens": length, "paged_over_contiguous": statistics.median(paged),
-            "pool_x10_over_x1": statistics.median(grown), "hit_over_miss_ttft": statistics.median(hits),
-            "all_miss_over_no_reuse": statistics.median(costs),
+        shapes = {
+            "contiguous": (1, room * 16), "paged": (room, 16), "large": (10 * room, 16), "scattered": (4 * room, 16),
+            "int8": (room, 16),
         }  # fmt: skip
+        spec = parts.spec
+        self.caches: dict[str, Any] = {
+            name: CACHES.build(
+                "paged", device=parts.device, layers=spec.layers, kv_heads=spec.kv_heads, head_dim=spec.head_dim,
+                pages=pages, page_tokens=size, dtype="int8" if name == "int8" else parts.kv_dtype,
+            )
+            for name, (pages, size) in shapes.items()
+        }  # fmt: skip
+        self.runners = {name: type(parts.runner)(parts.model, kv, parts.device) for name, kv in self.caches.items()}
+        np.random.default_rng(2).shuffle(self.caches["scattered"].pages._free)  # as after much coming and going
+        for name, kv in self.caches.items():
+            kv.open(self.seq, ())
+            kv.reserve(self.seq, length + steps)
+            for past in range(0, length, 512):
+                self.runners[name].step([Work(self.seq, self.tokens[past : min(length, past + 512)], past, 0)])
+
+    def decode(self, name: str, at: int) -> None:
+        self.runners[name].step([Work(self.seq, self.tokens[self.length + at :][:1], self.length + at, 1)])
+
+    def attend(self, name: str, at: int) -> None:
+        """What a decode step asks of the cache, and nothing else."""
+        spec, device, kv = self.parts.spec, self.parts.device, self.caches[name]
+        numbers = np.random.default_rng(at)
+        q, k, v = (
+            device.upload(numbers.standard_normal((1, heads * spec.head_dim), np.float32))
+            for heads in (spec.heads, spec.kv_heads, spec.kv_heads)
+        )
+        plan = kv.begin([SeqRows(self.seq, 0, 1, self.length)])
+        for layer in range(spec.layers):
+            kv.attend(AttnSpec(layer, spec.heads, spec.kv_heads, spec.head_dim, spec.head_dim**-0.5), q, k, v, plan)
+
+    def compare(self, run: Callable[[str, int], None], rounds: int) -> dict[str, float]:
+        """arm → median seconds; "arm/other" → median ratio within a turn: one call of each, in changing order."""
+        turns: list[dict[str, float]] = []
+        for turn in range(rounds + 1):
+            for kv in self.caches.values():
+                if kv.length(self.seq) > self.length:
+                    kv.rewind(self.seq, self.length)
+                kv.reserve(self.seq, self.length + self.steps)
+            for at in range(self.steps):
+                taken = {}
+                first = (turn + at) % len(ARMS)
+                order = (*ARMS[first:], *ARMS[:first])
+                for name in order if at % 2 else reversed(order):
+                    begin = time.perf_counter()
+                    run(name, at)
+                    taken[name] = time.perf_counter() - begin
+                if turn:  # the first round warms up
+                    turns.append(taken)
+        self.taken = {name: [taken[name] for taken in turns] for name in ARMS}
+        found = {name: statistics.median(taken[name] for taken in turns) for name in ARMS}
+        pairs = (*((name, "contiguous") for name in ARMS[1:]), ("large", "paged"), ("int8", "paged"))
+        return found | {f"{a}/{b}": statistics.median(taken[a] / taken[b] for taken in turns) for a, b in pairs}
+
+
+def first_tokens(llm: Any, length: int, rounds: int) -> dict[str, float]:
+    """Time to the first token: of a known prompt over an unknown one, and of that over a cache that knows none."""
+    engine, numbers = llm.parts.engine, np.random.default_rng(0)
+
+    def once(tokens: list[int]) -> float:
+        begin = time.perf_counter()
+        engine.add(Request(tuple(tokens), SamplingParams(temperature=0.0, max_tokens=1), "one"))
+        while engine.has_work():
+            engine.step()
+        return time.perf_counter() - begin
+
+    def fresh() -> list[int]:
+        return numbers.integers(0, llm.parts.spec.vocab, length + 16).tolist()  # type: ignore[no-any-return]
+
+    hits, costs = [], []
+    for turn in range(2 * rounds + 1):
+        known, taken = fresh(), {}
+        for reuse in (True, False) if turn % 2 else (False, True):
+            engine.kv.pages.reuse = reuse
+            taken[reuse] = once(known if reuse else fresh())
+        engine.kv.pages.reuse = True
+        if turn:  # the first warms up
+            hits.append(once(known) / taken[True])
+            costs.append(taken[True] / taken[False])
+    return {
+        "hit_over_miss_ttft": statistics.median(hits), "all_miss_over_no_reuse": statistics.median(costs),
+    }  # fmt: skip

@@ -31,12 +31,15 @@ def measure_scheduling(
     arrivals: Annotated[str, typer.Option(help="trace: its own gaps; poisson; or gamma:SHAPE")] = "trace",
     cost: Annotated[str | None, typer.Option(help="four numbers of seconds, or a model to measure")] = None,
     seed: Annotated[int, typer.Option(help="of lengths, gaps and texts")] = 0,
+    ttft: Annotated[float, typer.Option(min=0, help="seconds to the first token that goodput allows")] = 2.0,
+    tpot: Annotated[float, typer.Option(min=0, help="seconds per later token that goodput allows")] = 0.1,
     svg: Annotated[Path | None, typer.Option(help="draw the distribution of completion times")] = None,
     as_json: Json = False,
 ) -> None:
     """Completion times of the same load under each policy. The engine's own loop and policies, in virtual time.
 
-    jct: from arrival to the last token. ttft: to the first. stall_s: time that steps waited for the swap disk.
+    jct: from arrival to the last token. ttft: to the first. stall_s: time that steps waited for the swap disk. goodput:
+    requests a second that kept to --ttft and --tpot.
     """
     from edgewise.engine.policies import POLICIES
     from edgewise.serve.drawing import curves
@@ -57,13 +60,13 @@ def measure_scheduling(
                 swap_rate=swap_mb_s * 1e6,
             )  # fmt: skip
             records = play(engine, clock, paced, seed)
-            numbers = summary(records)
+            numbers = summary(records, ttft, tpot)
             found.append({
                 "policy": name, "trace": Path(trace).stem, "load": share, "jct_mean_s": numbers["jct_mean_s"],
                 "jct_p50_s": numbers["jct_p50_s"], "jct_p99_s": numbers["jct_p99_s"],
                 "ttft_p99_s": numbers["ttft_p99_s"], "tok_s": numbers["tok_s"], "tokens_hash": tokens_hash(records),
                 "ttft_mean_s": numbers["ttft_mean_s"], "tpot_mean_s": numbers["tpot_mean_s"],
-                "preempted": engine.preempted, "swapped": engine.swapped_out,
+                "goodput_rps": numbers["goodput_rps"], "preempted": engine.preempted, "swapped": engine.swapped_out,
                 "stall_s": 0.0 if engine.swap is None else engine.swap.stalled_s,
             })  # fmt: skip
             drawn[f"{name} {share:g}"] = sorted(record.jct_s for record in records)
@@ -72,17 +75,20 @@ def measure_scheduling(
     if as_json:
         print(json.dumps(found, indent=1))
         return
-    head = ["policy", "load", "jct mean", "p50", "p99", "ttft p99", "tok/s", "preempt", "swap", "stall s", "tokens"]
+    head = [
+        "policy", "load", "jct mean", "p50", "p99", "ttft p99", "tok/s", "good/s", "preempt", "swap", "stall s",
+        "tokens",
+    ]  # fmt: skip
     body = [
         [
             r["policy"], f"{r['load']:g}", f"{r['jct_mean_s']:.2f}", f"{r['jct_p50_s']:.2f}", f"{r['jct_p99_s']:.2f}",
-            f"{r['ttft_p99_s']:.2f}", f"{r['tok_s']:.1f}", str(r["preempted"]), str(r["swapped"]),
-            f"{r['stall_s']:.2f}", r["tokens_hash"],
+            f"{r['ttft_p99_s']:.2f}", f"{r['tok_s']:.1f}", f"{r['goodput_rps']:.3f}", str(r["preempted"]),
+            str(r["swapped"]), f"{r['stall_s']:.2f}", r["tokens_hash"],
         ]
         for r in found
     ]  # fmt: skip
     print(f"{Path(trace).stem}, {len(asked)} requests, lengths / {scale:g}, {max_bs} sequences a step; virtual time")
-    print(table([head, *body], set(range(1, 10))))
+    print(table([head, *body], set(range(1, 11))))
 
 
 def split_policies(text: str) -> list[str]:
