@@ -186,12 +186,12 @@ def play_round(
         swap.close()
 
 
-def on_model(path: str) -> tuple[Build, Callable[[Sequence[int], int], list[int]], int]:
+def on_model(path: str, kv_cache_dtype: str = "auto") -> tuple[Build, Callable[[Sequence[int], int], list[int]], int]:
     """(build, alone, vocab) of a real model."""
     from edgewise.engine.runners.text import TextRunner
     from edgewise.serve.llm import LLM
 
-    llm = LLM(None if path == "embedded" else path, ctx_size=256, max_num_seqs=1)
+    llm = LLM(None if path == "embedded" else path, ctx_size=256, max_num_seqs=1, kv_cache_dtype=kv_cache_dtype)
     parts = llm.parts
 
     def build(pages: int, clock: VirtualClock) -> tuple[PagedCache, Runner]:
@@ -206,19 +206,39 @@ def on_model(path: str) -> tuple[Build, Callable[[Sequence[int], int], list[int]
     return build, alone, parts.spec.vocab
 
 
+def soak(
+    requests: int,
+    model: str | None = None,
+    seed: int = 0,
+    kv_cache_dtype: str = "auto",
+    done: Callable[[int], None] = lambda count: None,
+) -> Tally:
+    """So many random requests, 25 a round, each round under another policy and with other troubles; raises
+    AssertionError at the first token that differs. model: a path, `embedded`, or None for the numbers that stand for
+    keys and values. done: told how many are over."""
+    build, alone, vocab = (slots, alone_slots, VOCAB) if model is None else on_model(model, kv_cache_dtype)
+    tally = Tally()
+    while tally.requests < requests:
+        play_round(seed, min(25, requests - tally.requests), build, alone, tally, vocab)
+        seed += 1
+        done(tally.requests)
+    return tally
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--model", help="a model's path, or `embedded`")
+    parser.add_argument("--kv-cache-dtype", default="auto", help="of the model")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    build, alone, vocab = (slots, alone_slots, VOCAB) if options.model is None else on_model(options.model)
-    tally, begin, seed = Tally(), time.monotonic(), options.seed
-    while tally.requests < options.requests:
-        play_round(seed, min(25, options.requests - tally.requests), build, alone, tally, vocab)
-        seed += 1
+    begin = time.monotonic()
+
+    def tell(count: int) -> None:
         if sys.stderr.isatty():
-            print(f"\r{tally.requests} requests, {time.monotonic() - begin:.0f} s", end="", file=sys.stderr)
+            print(f"\r{count} requests, {time.monotonic() - begin:.0f} s", end="", file=sys.stderr)
+
+    tally = soak(options.requests, options.model, options.seed, options.kv_cache_dtype, tell)
     print(f"{tally}: 0 tokens differ")
 
 
