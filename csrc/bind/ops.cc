@@ -511,7 +511,8 @@ std::shared_ptr<Pages> alloc_pages(Device&, int64_t pages, int64_t page_tokens, 
   PageType type = PageType::F32;
   if (dtype == "f16") type = PageType::F16;
   else if (dtype == "bf16") type = PageType::BF16;
-  else if (dtype != "f32") refuse("alloc_pages: there is no page type '" + dtype + "'. Known: f32, f16, bf16.");
+  else if (dtype == "int8") type = PageType::Int8;
+  else if (dtype != "f32") refuse("alloc_pages: there is no page type '" + dtype + "'. Known: f32, f16, bf16, int8.");
   auto pool = std::make_shared<Pages>(pages, page_tokens, kv_heads, head_dim, type);
   if (!*pool) raise("OutOfRoom", "There is no memory for " + std::to_string(pages) + " KV pages of " + std::to_string(page_tokens) + " tokens.");
   return pool;

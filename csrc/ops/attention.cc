@@ -4,6 +4,7 @@
 //
 // Scores: lane = key, four chains of fused multiply-adds over the head dimension (d % 4). Values: lane = dimension,
 // keys in order. Fully masked keys are skipped, never multiplied by zero: a stale page may hold anything.
+#include "ops/elements.h"
 #include "ops/kernels.h"
 #include "simd/maths.h"
 
@@ -20,22 +21,6 @@ struct Several {
   static constexpr int n = count;
 };
 
-struct F32 {
-  using Element = float;
-  EW_INLINE V load(const float* p) { return vload(p); }
-  EW_INLINE void store(float* p, V v) { vstore(p, v); }
-};
-struct F16 {
-  using Element = uint16_t;
-  EW_INLINE V load(const uint16_t* p) { return vload_f16(p); }
-  EW_INLINE void store(uint16_t* p, V v) { vstore_f16(p, v); }
-};
-struct BF16 {
-  using Element = uint16_t;
-  EW_INLINE V load(const uint16_t* p) { return vload_bf16(p); }
-  EW_INLINE void store(uint16_t* p, V v) { vstore_bf16(p, v); }
-};
-
 // One dimension: chain += keys * q.
 template <class T, int Q>
 EW_INLINE void dimension(const typename T::Element* k, const float* const* q, int64_t d, V* chain) {
@@ -44,7 +29,7 @@ EW_INLINE void dimension(const typename T::Element* k, const float* const* q, in
 }
 
 template <class T, int Q>
-void scores(const typename T::Element* k, const float* const* q, int64_t dim, float* out) {
+void scores(const typename T::Element* k, const uint16_t* scale, const float* const* q, int64_t dim, float* out) {
   V a[4][Q];
   for (int i = 0; i < 4; ++i)
     for (int c = 0; c < Q; ++c) a[i][c] = vzero();
@@ -58,7 +43,11 @@ void scores(const typename T::Element* k, const float* const* q, int64_t dim, fl
   if (d < dim) dimension<T, Q>(k, q, d, a[0]);
   if (d + 1 < dim) dimension<T, Q>(k, q, d + 1, a[1]);
   if (d + 2 < dim) dimension<T, Q>(k, q, d + 2, a[2]);
-  for (int c = 0; c < Q; ++c) vstore(out + c * kBlock, vadd(vadd(a[0][c], a[1][c]), vadd(a[2][c], a[3][c])));
+  for (int c = 0; c < Q; ++c) {
+    V sum = vadd(vadd(a[0][c], a[1][c]), vadd(a[2][c], a[3][c]));
+    if constexpr (T::kScaled) sum = vmul(sum, vload_f16(scale));
+    vstore(out + c * kBlock, sum);
+  }
 }
 
 // acc[c] += sum over keys [from, to) of a block of p[c][key] * value[key], for N vectors of the row.
@@ -150,7 +139,6 @@ EW_INLINE void soften_whole(const AttendArgs& a, Query& query, float* s) {
   vstore(query.sum, sum);
 }
 
-EW_INLINE int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 EW_INLINE int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // What Q queries see of the 64 keys from `start` on.
@@ -177,16 +165,18 @@ struct Sight {
 struct Block {
   const void* k[kSubs];
   const void* v[kSubs];
+  const uint16_t* k_scale[kSubs];
+  const uint16_t* v_scale[kSubs];
 };
 
 template <class T, int Q>
-void look(const AttendArgs& a, const void* const* keys, int64_t start, Query* queries, float* s) {
+void look(const AttendArgs& a, const Block& block, int64_t start, Query* queries, float* s) {
   const Sight<Q> sight(queries, start);
   if (sight.low >= sight.high) return;
   const float* q[Q];
   for (int c = 0; c < Q; ++c) q[c] = queries[c].q;
   for (int i = sight.low / kLanes; i <= (sight.high - 1) / kLanes; ++i)
-    scores<T, Q>((const typename T::Element*)keys[i], q, a.pages.head_dim, s + 16 * i);
+    scores<T, Q>((const typename T::Element*)block.k[i], block.k_scale[i], q, a.pages.head_dim, s + 16 * i);
   if (sight.first == 0 && sight.last == kBlock) {
     for (int c = 0; c < Q; ++c) soften_whole(a, queries[c], s + c * kBlock);
     return;
@@ -196,12 +186,18 @@ void look(const AttendArgs& a, const void* const* keys, int64_t start, Query* qu
 }
 
 template <class T, int Q>
-void gather(const AttendArgs& a, const void* const* rows, int64_t start, Query* queries, float* s) {
+void gather(const AttendArgs& a, const Block& block, int64_t start, Query* queries, float* s) {
   using Element = typename T::Element;
   const Sight<Q> sight(queries, start);
   float* acc[Q];
   for (int c = 0; c < Q; ++c) acc[c] = queries[c].acc;
-  const auto* v = (const Element* const*)rows;
+  const auto* v = (const Element* const*)block.v;
+  if constexpr (T::kScaled)
+    for (int i = sight.low / kLanes; i < kSubs && i * kLanes < sight.high; ++i)
+      for (int c = 0; c < Q; ++c) {
+        float* share = s + c * kBlock + i * kLanes;
+        vstore(share, vmul(vload(share), vload_f16(block.v_scale[i])));
+      }
   const int64_t dim = a.pages.padded_dim;
   const int first = sight.first, last = first < sight.last ? sight.last : first;  // together, and before and after alone
   for (int c = 0; c < Q; ++c) value_rows<T, 1>(v, dim, s + c * kBlock, sight.from[c], int(at_most(sight.to[c], first)), acc + c);
@@ -282,18 +278,26 @@ void attend_tile(const AttendArgs& a, const RowRun& run, int64_t kv_head, float*
       clear(fresh + i * size, size);
       queries[i].peak = -__builtin_inff();
     }
+    int64_t at = begin / pages.page_tokens, next = begin % pages.page_tokens;  // in the table, and within the page
     for (int64_t start = begin; start < end; start += kBlock) {
       Block block = {};
       for (int i = 0; i < kSubs; ++i) {
-        const int64_t position = start + 16 * i;
+        const int64_t position = start + 16 * i, slot = next;
+        const int32_t* page = run.table + at;
+        next += 16;
+        if (next == pages.page_tokens) next = 0, ++at;
         if (position >= high || position + 16 <= low) continue;
-        const int64_t slot = position % pages.page_tokens, tile = tile_of(pages, run.table[position / pages.page_tokens], kv_head);
+        const int64_t tile = tile_of(pages, *page, kv_head);
         block.k[i] = (const Element*)pages.k + tile * pages.k_tile + slot * dim;
         block.v[i] = (const Element*)pages.v + tile * pages.v_tile + slot * pages.padded_dim;
+        if constexpr (T::kScaled) {
+          block.k_scale[i] = pages.k_scale + tile * pages.page_tokens + slot;
+          block.v_scale[i] = pages.v_scale + tile * pages.page_tokens + slot;
+        }
       }
       by_groups(count, [&](auto q, int64_t i) {
-        look<T, q.n>(a, block.k, start, queries + i, s);
-        gather<T, q.n>(a, block.v, start, queries + i, s);
+        look<T, q.n>(a, block, start, queries + i, s);
+        gather<T, q.n>(a, block, start, queries + i, s);
       });
     }
     for (int64_t i = 0; i < count; ++i) {
@@ -303,40 +307,14 @@ void attend_tile(const AttendArgs& a, const RowRun& run, int64_t kv_head, float*
   }
 }
 
-template <class T>
-void append_token(const PagesView& pages, int64_t page, int64_t slot, const float* k, const float* v, int64_t h0,
-                  int64_t h1) {
-  using Element = typename T::Element;
-  const int64_t dim = pages.head_dim;
-  for (int64_t h = h0; h < h1; ++h) {
-    const int64_t tile = tile_of(pages, page, h);
-    Element* kt = (Element*)pages.k + tile * pages.k_tile + slot / 16 * 16 * dim + slot % 16;
-    Element* vt = (Element*)pages.v + tile * pages.v_tile + slot * pages.padded_dim;
-    for (int64_t d = 0; d < dim; d += 16) {
-      const int n = int(at_most(dim - d, 16));
-      Element narrow[16];
-      T::store(narrow, vloadn(k + h * dim + d, n));
-      for (int j = 0; j < n; ++j) kt[(d + j) * kLanes] = narrow[j];
-      T::store(vt + d, vloadn(v + h * dim + d, n));
-    }
-  }
-}
-
 }  // namespace
-
-void append(const PagesView& pages, int64_t page, int64_t slot, const float* k, const float* v, int64_t h0, int64_t h1) {
-  switch (pages.type) {
-    case PageType::F32: return append_token<F32>(pages, page, slot, k, v, h0, h1);
-    case PageType::F16: return append_token<F16>(pages, page, slot, k, v, h0, h1);
-    case PageType::BF16: return append_token<BF16>(pages, page, slot, k, v, h0, h1);
-  }
-}
 
 void attend(const AttendArgs& args, const RowRun& run, int64_t kv_head, float* states) {
   switch (args.pages.type) {
     case PageType::F32: return attend_tile<F32>(args, run, kv_head, states);
     case PageType::F16: return attend_tile<F16>(args, run, kv_head, states);
     case PageType::BF16: return attend_tile<BF16>(args, run, kv_head, states);
+    case PageType::Int8: return attend_tile<Int8>(args, run, kv_head, states);
   }
 }
 

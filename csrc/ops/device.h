@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/memory.h"
+#include "base/pages.h"
 #include "base/pool.h"
 #include "ops/pack.h"
 #include "ops/table.h"
@@ -99,7 +100,7 @@ struct Experts {
 class Pages {
  public:
   Pages(int64_t pages, int64_t page_tokens, int64_t kv_heads, int64_t head_dim, PageType type);
-  explicit operator bool() const { return view.k && view.v; }  // false: no memory
+  explicit operator bool() const { return view.k && view.v && (view.k_scale || view.type != PageType::Int8); }  // false: no memory
   size_t page_bytes() const;
   void copy(int64_t from, int64_t to);
   void save(int64_t page, uint8_t* to) const;  // page_bytes of them
@@ -113,7 +114,7 @@ class Pages {
   };
   Piece piece(int64_t page, int64_t index) const;  // a page's pieces do not lie together
   int64_t pieces() const;
-  Region k_, v_;
+  Region k_, v_, scales_;
 };
 
 // A step's sequences and a copy of their page tables.

@@ -6,7 +6,7 @@
 namespace edgewise {
 namespace {
 
-size_t width_of(PageType type) { return type == PageType::F32 ? 4 : 2; }
+size_t width_of(PageType type) { return type == PageType::F32 ? 4 : type == PageType::Int8 ? 1 : 2; }
 
 }  // namespace
 
@@ -24,15 +24,28 @@ Pages::Pages(int64_t pages, int64_t page_tokens, int64_t kv_heads, int64_t head_
   v_ = Region(tiles * size_t(view.v_tile) * width, false);
   view.k = k_.data();
   view.v = v_.data();
+  if (type != PageType::Int8) return;
+  scales_ = Region(2 * tiles * size_t(page_tokens) * sizeof(uint16_t), false);
+  view.k_scale = reinterpret_cast<uint16_t*>(scales_.data());
+  view.v_scale = view.k_scale ? view.k_scale + tiles * size_t(page_tokens) : nullptr;
 }
 
-int64_t Pages::pieces() const { return 2 * view.kv_heads; }
+int64_t Pages::pieces() const { return (view.type == PageType::Int8 ? 4 : 2) * view.kv_heads; }
 
-// Of every head the keys, then the values.
+// The keys of every head, the values, the keys' scales, the values' scales.
 Pages::Piece Pages::piece(int64_t page, int64_t index) const {
-  const size_t tile = size_t(tile_of(view, page, index / 2));
-  const size_t bytes = size_t(index % 2 ? view.v_tile : view.k_tile) * width_of(view.type);
-  return {(index % 2 ? view.v : view.k) + tile * bytes, bytes};
+  const size_t tile = size_t(tile_of(view, page, index % view.kv_heads)), tokens = size_t(view.page_tokens);
+  const auto scales = [&](uint16_t* all) { return Piece{reinterpret_cast<uint8_t*>(all + tile * tokens), tokens * sizeof(uint16_t)}; };
+  const auto tiles = [&](uint8_t* all, int64_t elements) {
+    const size_t bytes = size_t(elements) * width_of(view.type);
+    return Piece{all + tile * bytes, bytes};
+  };
+  switch (index / view.kv_heads) {
+    case 0: return tiles(view.k, view.k_tile);
+    case 1: return tiles(view.v, view.v_tile);
+    case 2: return scales(view.k_scale);
+    default: return scales(view.v_scale);
+  }
 }
 
 size_t Pages::page_bytes() const {

@@ -5,6 +5,10 @@
 
 namespace edgewise {
 
+struct PagesView;  // base/pages.h
+struct RowRun;
+struct AttendArgs;
+
 struct Kernels {
   const char* name;
   bool wide;  // 32 vector registers

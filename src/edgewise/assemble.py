@@ -1,6 +1,7 @@
 """L8: the only file that knows every room. From a checkpoint and a few names to an engine, or one sentence why not."""
 
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,17 +22,18 @@ from edgewise.kv import CACHES
 from edgewise.kv.api import KVCache
 from edgewise.kv.sizing import page_count, page_count_within
 from edgewise.kv.swap import open_swap
-from edgewise.kv.types import cache_type, token_bytes
+from edgewise.kv.types import NARROW, cache_type, token_bytes
 from edgewise.models import Loading, begin_model, read_spec
 from edgewise.models.api import Model, ModelSpec
 from edgewise.models.streaming import Stream, parse_size
 from edgewise.plan.api import Tuning
 from edgewise.plan.applying import apply_measured
 from edgewise.plan.float8 import float8_for
+from edgewise.plan.narrow_kv import choose_kv
 from edgewise.text import ends_of, has_words, load_template, load_tokenizer, pieces_of
 from edgewise.text.api import ChatTemplate, Tokenizer
 from edgewise.weights import open_checkpoint
-from edgewise.weights.api import Checkpoint, Header
+from edgewise.weights.api import Header
 from edgewise.weights.checkpoints.streamed import StreamedCheckpoint
 
 CONTEXT = 4096  # the default context of a model that could take more
@@ -94,14 +96,18 @@ def assemble(
     milestone("header read")
     header = checkpoint.header()
     spec, context = _context(header, ctx_size)
-    dtype = cache_type(kv_cache_dtype, (checkpoint.info(name).format for name in checkpoint.names()))
+
+    def formats() -> Iterator[str]:
+        return (checkpoint.info(name).format for name in checkpoint.names())
+
+    dtype = cache_type(kv_cache_dtype, formats())
     schedule, swapping = POLICIES.build(policy), open_swap(swap)
     drafts = SPECULATORS.build(speculator)
     verify = build_verifier(verifier, speculator, SAMPLERS.build(sampler))
     check_needs(f"speculator '{speculator}'", drafts.needs, f"kv '{kv}'", CACHES.load(kv.partition(":")[0]).gives)
     machine: Device = DEVICES.build(device, threads=threads) if isinstance(device, str) else device
-    per_token = token_bytes(spec.layers, spec.kv_heads, spec.head_dim, dtype)
     held = drafts.prepare(Target(header, spec, machine, context, max_num_seqs, verify.odds, pieces_of))
+    per_token = token_bytes(spec.layers, spec.kv_heads, spec.head_dim, dtype)
     weights = held + sum(checkpoint.info(name).extent.nbytes for name in checkpoint.names())
     memory = machine.info.memory_bytes
     laid = checkpoint if isinstance(checkpoint, StreamedCheckpoint) else None  # its experts can only come and go
@@ -131,11 +137,26 @@ def assemble(
         prefill_chunk = stream.rows
         stream.open()
         weakref.finalize(model, stream.close)
-    cache: KVCache = CACHES.build(
-        kv, device=machine, layers=spec.layers, kv_heads=spec.kv_heads, head_dim=spec.head_dim, pages=pages,
-        page_tokens=page_tokens, dtype=dtype,
-    )  # fmt: skip
-    work: TextRunner = RUNNERS.build(runner, model=model, kv=cache, device=machine)
+
+    def running(kind: str, tokens: int) -> TextRunner:
+        cache = CACHES.build(
+            kv, device=machine, layers=spec.layers, kv_heads=spec.kv_heads, head_dim=spec.head_dim,
+            pages=-(-tokens // page_tokens), page_tokens=page_tokens, dtype=kind,
+        )  # fmt: skip
+        return RUNNERS.build(runner, model=model, kv=cache, device=machine)  # type: ignore[no-any-return]
+
+    if dtype in NARROW:
+        verdict = choose_kv(
+            dtype, cache_type("auto", formats()), checkpoint, machine, tokenizer and tokenizer.encode, spec.vocab,
+            context, lambda kind, text: running(kind, len(text)).score(text, prefill_chunk),
+        )  # fmt: skip
+        if verdict.dtype != dtype:  # in the same room, but one sequence must fit
+            per_token, dtype = token_bytes(spec.layers, spec.kv_heads, spec.head_dim, verdict.dtype), verdict.dtype
+            pages = max(-(-context // page_tokens), kv_bytes // (page_tokens * per_token))
+            kv_bytes = pages * page_tokens * per_token
+            getattr(machine, "notes", []).append(verdict.note)
+    work = running(dtype, pages * page_tokens)
+    cache: KVCache = work.kv
     engine = Engine(
         work, cache, schedule, drafts, verify,
         vocab=model.spec.vocab, context=context, ends=ends_of(header, tokenizer, model.spec.vocab), rows=prefill_chunk,

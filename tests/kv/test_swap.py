@@ -10,7 +10,7 @@ import pytest
 
 from edgewise.base import BadInput, SeqId
 from edgewise.kv.api import Chunk
-from edgewise.kv.swap import Disk, SwapFile
+from edgewise.kv.swap import Disk, SwapFile, open_swap
 
 
 def chunks(seed: int, size: int = 1000, count: int = 3) -> list[Chunk]:
@@ -133,3 +133,25 @@ def test_a_slow_disk_makes_callers_wait_but_never_fills_memory() -> None:
     assert 0 < Slow.most <= 7000
     assert all(swap.take(SeqId(seq)) is not None for seq in range(6))
     swap.close()
+
+
+def test_a_place_is_said_in_one_word(tmp_path: Path) -> None:
+    gib = 1 << 30
+    assert open_swap("none") is None
+    for text, folder, limit in (
+        ("auto", None, 8 * gib),
+        ("4", None, 4 * gib),
+        ("1.5GiB", None, 3 * gib // 2),
+        ("500mb", None, 500 << 20),
+        (str(tmp_path), tmp_path, 8 * gib),
+        (f"{tmp_path}:2G", tmp_path, 2 * gib),
+    ):
+        swap = open_swap(text)
+        assert swap is not None
+        assert (swap.folder, swap.limit_bytes) == (folder, limit), text
+
+
+@pytest.mark.parametrize("text", ["nowhere", "4QiB", "nowhere:4GiB", "", "0", "-1"])
+def test_a_place_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="swap is"):
+        open_swap(text)

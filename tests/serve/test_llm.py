@@ -241,6 +241,10 @@ def test_options_are_checked_by_name(folder: Path) -> None:
         LLM(folder, device="referense")
     with pytest.raises(Unsupported, match="no KV cache type 'f17'"):
         LLM(folder, device="reference", kv_cache_dtype="f17")
+    with pytest.raises(Unsupported, match=r"no policy 'fcsf'\. Did you mean 'fcfs'"):
+        LLM(folder, device="reference", policy="fcsf")
+    with pytest.raises(BadInput, match="swap is '/no/such/folder'"):
+        LLM(folder, device="reference", swap="/no/such/folder")
     with pytest.raises(BadInput, match="multiple of 16"):
         LLM(folder, device="reference", page_tokens=24)
     with pytest.raises(Unsupported, match="no speculator 'nosuch'"):
@@ -320,6 +324,21 @@ def test_kv_type_follows_the_weights(folder: Path, tmp_path: Path) -> None:
         assert llm.parts.kv_dtype == "f16"
     with LLM(folder, device="reference", kv_cache_dtype="bfloat16") as llm:
         assert llm.parts.kv_dtype == "bf16"
+
+
+def test_an_int8_cache_is_half_as_large_or_says_why_not(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with LLM(folder, device="reference", kv_cache_dtype="f16") as llm:
+        half = llm.parts.kv_bytes
+    with LLM(folder, device="reference", kv_cache_dtype="int8", policy="auto", swap="auto") as llm:
+        spec = llm.parts.spec
+        assert llm.parts.kv_dtype == "int8"
+        assert llm.parts.kv_bytes == half * (spec.head_dim + 2) / (2 * spec.head_dim)
+        assert llm.generate([[5] * 30], GREEDY)[0].outputs[0].finish_reason == "length"
+    monkeypatch.setattr("edgewise.plan.narrow_kv.MOST_NATS", -1.0)
+    with pytest.warns(UserWarning, match="int8 KV cache is off, f32 is used"):
+        llm = LLM(folder, device="reference", kv_cache_dtype="int8")
+    assert llm.parts.kv_dtype == "f32"
+    llm.close()
 
 
 @pytest.mark.parametrize(

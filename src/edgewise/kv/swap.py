@@ -21,7 +21,6 @@ import numpy as np
 from edgewise.base import BadInput, SeqId
 from edgewise.kv.api import Chunk
 
-
 LIMIT_BYTES = 8 << 30
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])i?B?)?", re.IGNORECASE)
 

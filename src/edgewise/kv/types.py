@@ -7,6 +7,7 @@ from edgewise.base.catalog import nearest
 
 ITEM_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "int8": 1}
 SCALE_BYTES = {"int8": 2}  # of each head's keys, and of its values, for each token
+NARROW = frozenset({"int8"})  # these may change what a model says
 NAMES = {
     **{name: name for name in ITEM_BYTES}, "fp16": "f16", "float16": "f16", "bfloat16": "bf16", "fp32": "f32",
     "float32": "f32", "i8": "int8",

@@ -25,7 +25,7 @@ Policy = Annotated[
 ]
 Swap = Annotated[
     str,
-    typer.Option("--swap", metavar="DIR|SIZE", help="where KV pages of the preempted wait: none, auto, DIR, 4GiB, DIR:4GiB"),
+    typer.Option("--swap", metavar="DIR|SIZE", help="where KV pages of the preempted wait: none, auto, DIR, 4GiB, …"),
 ]
 Speculator = Annotated[
     str, typer.Option(help="who drafts tokens, NAME[:key=value,...]; see `edgewise members`", metavar="NAME[:...]")

@@ -309,7 +309,7 @@ class DeviceContract:
         got = self.attend(device, spec, (q, k, v), chunks=[n])
         self.close(got, want, 10)
 
-    @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
+    @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16", "int8"])
     @pytest.mark.parametrize("window", [None, 9])
     def test_attention_does_not_see_chunks_pages_threads_or_neighbours(
         self, rng: np.random.Generator, dtype: str, window: int | None
@@ -347,9 +347,31 @@ class DeviceContract:
         again = self.attend(device, spec, (got, got, got), chunks=[1], dtype=dtype)
         assert np.array_equal(_bits(again), _bits(got))
 
-    def test_copy_page(self, device: Device, rng: np.random.Generator) -> None:
+    def test_an_int8_cache_has_a_scale_for_each_token_and_head(self, device: Device, rng: np.random.Generator) -> None:
+        # One cached token: its value comes back as it was stored, within half a step of its own head's scale.
+        v = rng.standard_normal((1, 64), np.float32) * np.repeat(np.float32([1, 100]), 32)[None]
+        spec = AttnSpec(0, 2, 2, 32, 1.0)
+        got = self.attend(device, spec, (v, v, v), chunks=[1], dtype="int8").reshape(2, 32)
+        step = np.abs(v.reshape(2, 32)).max(-1, keepdims=True) / 127
+        assert (np.abs(got - v.reshape(2, 32)) <= 0.501 * step).all()
+        assert np.abs(got - v.reshape(2, 32)).max() > 0
+        zeros = np.zeros_like(v)
+        assert not self.attend(device, spec, (v, zeros, zeros), chunks=[1], dtype="int8").any()
+
+    @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 1e7])
+    def test_an_int8_cache_does_not_hide_what_is_not_finite(
+        self, device: Device, rng: np.random.Generator, wrong: float
+    ) -> None:
+        v = rng.standard_normal((3, 32), np.float32)
+        bad = v.copy()
+        bad[0, 5] = wrong
+        for k, values in ((bad, v), (v, bad)):
+            assert np.isnan(self.attend(device, AttnSpec(0, 1, 1, 32, 1.0), (v, k, values), [3], dtype="int8")).any()
+
+    @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16", "int8"])
+    def test_copy_page(self, device: Device, rng: np.random.Generator, dtype: str) -> None:
         k = rng.standard_normal((4, 16), np.float32)
-        pool = device.alloc_pages(3, 16, 1, 16, "f32")
+        pool = device.alloc_pages(3, 16, 1, 16, dtype)
         rows, one = [SeqRows(0, 0, 4, 0)], [SeqRows(0, 0, 1, 3)]
         page = [np.array([number], np.int32) for number in range(3)]
         spec = AttnSpec(0, 1, 1, 16, 0.25)
@@ -360,7 +382,7 @@ class DeviceContract:
         first, second = (np.array(device.download(device.attention(spec, q, pool, plan))) for plan in plans)
         assert np.array_equal(_bits(first), _bits(second))
 
-    @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
+    @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16", "int8"])
     @pytest.mark.parametrize("head_dim", [16, 24])
     def test_saved_pages_come_back_elsewhere(
         self, device: Device, rng: np.random.Generator, dtype: str, head_dim: int

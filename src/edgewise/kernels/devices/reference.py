@@ -6,7 +6,7 @@ Status: kept
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import erf, prod
 from typing import Any
 
@@ -36,7 +36,13 @@ class Pages:
 
     k: npt.NDArray[Any]
     v: npt.NDArray[Any]
-    dtype: str  # "f32" | "f16" | "bf16"
+    dtype: str  # "f32" | "f16" | "bf16" | "int8"
+    # int8 only: (pages, page_tokens, kv_heads) float16, what a head's elements are multiplied with
+    k_scale: npt.NDArray[np.float16] = field(default_factory=lambda: np.empty(0, np.float16))
+    v_scale: npt.NDArray[np.float16] = field(default_factory=lambda: np.empty(0, np.float16))
+
+    def stores(self) -> list[npt.NDArray[Any]]:
+        return [store for store in (self.k, self.v, self.k_scale, self.v_scale) if store.size]
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,19 @@ def to_bf16(x: Floats) -> npt.NDArray[np.uint16]:
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     return np.where(np.isnan(x), 0x7FC0, rounded).astype(np.uint16)
+
+
+def to_int8(x: Floats) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
+    """(..., n) → the values and (...) scales: max|x| / 127, rounded to half precision first; NaN where a value is not
+    finite, or too large for half precision."""
+    peak = np.abs(x).max(-1)
+    good = np.isfinite(x).all(-1) & (peak < 8e6)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = np.where(good, (peak / np.float32(127)).astype(np.float16), np.float16(np.nan))
+    back = scale.astype(np.float32)
+    inverse = np.divide(np.float32(1), back, out=np.zeros_like(back), where=back > 0)
+    scaled = np.where(good[..., None], x, 0) * inverse[..., None]
+    return np.clip(np.rint(scaled), -127, 127).astype(np.int8), scale
 
 
 def from_bf16(x: npt.NDArray[np.uint16]) -> Floats:
@@ -103,6 +122,7 @@ class ReferenceDevice:
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads
         self.info = DeviceInfo("reference", "numpy", 1, 0)
+        self.notes: list[str] = []  # what a user should know about this load
 
     def __repr__(self) -> str:
         return f"ReferenceDevice(threads={self.threads})"
@@ -230,21 +250,27 @@ class ReferenceDevice:
         return y
 
     def alloc_pages(self, pages: int, page_tokens: int, kv_heads: int, head_dim: int, dtype: str) -> Pages:
-        types: dict[str, Any] = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16}
+        types: dict[str, Any] = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16, "int8": np.int8}
         if dtype not in types:
             raise Unsupported(f"There is no cache type '{dtype}'. Known: {', '.join(types)}.")
         shape = (pages, page_tokens, kv_heads, head_dim)
-        return Pages(np.zeros(shape, types[dtype]), np.zeros(shape, types[dtype]), dtype)
+        pool = Pages(np.zeros(shape, types[dtype]), np.zeros(shape, types[dtype]), dtype)
+        if dtype != "int8":
+            return pool
+        return replace(pool, k_scale=np.zeros(shape[:3], np.float16), v_scale=np.zeros(shape[:3], np.float16))
 
     def copy_page(self, pool: Pages, src: int, dst: int) -> None:
-        pool.k[dst], pool.v[dst] = pool.k[src], pool.v[src]
+        for store in pool.stores():
+            store[dst] = store[src]
 
     def save_pages(self, pool: Pages, pages: Ints) -> npt.NDArray[np.uint8]:
-        return np.concatenate([store[pages].reshape(-1).view(np.uint8) for store in (pool.k, pool.v)])
+        return np.concatenate([store[pages].reshape(-1).view(np.uint8) for store in pool.stores()])
 
     def load_pages(self, pool: Pages, pages: Ints, data: npt.NDArray[np.uint8]) -> None:
-        half = len(data) // 2
-        for store, part in ((pool.k, data[:half]), (pool.v, data[half:])):
+        sizes = [store[:1].nbytes * len(pages) for store in pool.stores()]
+        if len(data) != sum(sizes):
+            raise BadInput(f"load_pages: {len(data)} bytes, but {len(pages)} pages of this pool take {sum(sizes)}.")
+        for store, part in zip(pool.stores(), np.split(data, np.cumsum(sizes)[:-1]), strict=True):
             store[pages] = part.view(store.dtype).reshape(len(pages), *store.shape[1:])
 
     def attn_plan(
@@ -264,14 +290,18 @@ class ReferenceDevice:
 
     def append(self, pool: Pages, k: Floats, v: Floats, plan: Plan) -> None:
         for seq, pages, slots in zip(plan.seqs, plan.pages, plan.slots, strict=True):
-            for store, new in ((pool.k, k), (pool.v, v)):
+            at = pages[seq.past :], slots[seq.past :]
+            for store, scale, new in ((pool.k, pool.k_scale, k), (pool.v, pool.v_scale, v)):
                 rows = new[seq.start : seq.start + seq.count].reshape(seq.count, *store.shape[2:])
-                store[pages[seq.past :], slots[seq.past :]] = to_bf16(rows) if pool.dtype == "bf16" else rows
+                if pool.dtype == "int8":
+                    store[at], scale[at] = to_int8(rows)
+                else:
+                    store[at] = to_bf16(rows) if pool.dtype == "bf16" else rows
         for row, page, slot in plan.copies:
-            at = next(i for i, seq in enumerate(plan.seqs) if seq.start <= row < seq.start + seq.count)
-            position = plan.seqs[at].past + row - plan.seqs[at].start
-            for store in (pool.k, pool.v):
-                store[page, slot] = store[plan.pages[at][position], plan.slots[at][position]]
+            which = next(i for i, seq in enumerate(plan.seqs) if seq.start <= row < seq.start + seq.count)
+            position = plan.seqs[which].past + row - plan.seqs[which].start
+            for store in pool.stores():
+                store[page, slot] = store[plan.pages[which][position], plan.slots[which][position]]
 
     def record(self, ids: Ints, positions: Ints, outputs: Ints, plan: Plan) -> None:
         return None  # verb by verb, always
@@ -280,8 +310,8 @@ class ReferenceDevice:
         out = np.zeros((len(q), spec.heads * spec.head_dim), np.float32)
         for seq, pages, slots in zip(plan.seqs, plan.pages, plan.slots, strict=True):
             k, v = (  # (kv_heads, past + count, head_dim)
-                (from_bf16(s) if pool.dtype == "bf16" else s.astype(np.float32)).transpose(1, 0, 2)
-                for s in (pool.k[pages, slots], pool.v[pages, slots])
+                _widened(pool, store[pages, slots], scale, (pages, slots)).transpose(1, 0, 2)
+                for store, scale in ((pool.k, pool.k_scale), (pool.v, pool.v_scale))
             )
             for i in range(seq.count):
                 end = seq.past + i + 1
@@ -292,3 +322,11 @@ class ReferenceDevice:
                     scores = self.softcap(scores, spec.softcap)
                 out[seq.start + i] = (_softmax(scores) @ v[:, begin:end]).reshape(-1)
         return out
+
+
+def _widened(pool: Pages, stored: npt.NDArray[Any], scale: npt.NDArray[np.float16], at: tuple[Ints, Ints]) -> Floats:
+    """(tokens, kv_heads, head_dim) as numbers."""
+    if pool.dtype == "bf16":
+        return from_bf16(stored)
+    wide: Floats = stored.astype(np.float32)
+    return wide * scale[at].astype(np.float32)[..., None] if pool.dtype == "int8" else wide

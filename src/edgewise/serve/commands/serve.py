@@ -23,6 +23,7 @@ from edgewise.serve.options import (
     Swap,
     Threads,
     Verifier,
+    human,
 )
 
 if TYPE_CHECKING:
@@ -144,8 +145,11 @@ def command(
     shown = f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{sock.getsockname()[1]}"
     for at, (name, card) in enumerate(zip(names, cards, strict=True)):
-        later = "" if at < first else " (loaded when asked for)"
-        print(f"edgewise: {name}, context {card.context} tokens{later}", file=sys.stderr)
+        note = " (loaded when asked for)"
+        if at < first:
+            parts = loaded[at][0].parts
+            note = f", KV cache {parts.kv_dtype} up to {human(parts.kv_bytes)}"
+        print(f"edgewise: {name}, context {card.context} tokens{note}", file=sys.stderr)
     print(f"edgewise: serving on {url} (page: {url}/, OpenAI: {url}/v1)", file=sys.stderr, flush=True)
     asyncio.run(serve(places, settings, sock=sock))
 
