@@ -196,10 +196,10 @@ def test_auto_replays_what_it_has_seen() -> None:
 
 
 def test_auto_does_not_flutter() -> None:
-    policy = make("auto")
+    policy = make("auto:doubt=0.0")
     jobs = [decoding(0, served_s=50.0), waiting(1)]
     told: list[float] = []
-    policy.ratio = lambda budget: told[-1]
+    policy.ratio = lambda jobs, budget, now: told[-1]
     for ratio, queues in ((0.98, False), (0.96, True), (0.98, True), (1.01, False), (0.98, False)):
         told.append(ratio)
         policy.pick(jobs, seats(1), 0.0)
