@@ -9,7 +9,7 @@ enum class PageType : uint8_t { F32, F16, BF16, Int8 };
 
 // Pages lie in groups of kPageGroup (the last one may be smaller), and within a group head by head: what one head reads
 // of neighbouring pages is one sequential stream, and a short text still touches little memory.
-constexpr int64_t kPageGroup = 16;
+constexpr int64_t kPageGroup = 64;
 
 // What a page holds of one head is a tile. K: [16-token block][head_dim][16 tokens]; V: [token][padded head_dim].
 // Int8: a tile of scales beside each, one half float a token; value = scale * stored.

@@ -40,7 +40,7 @@ def open_swap(text: str) -> "SwapFile | None":
     limit = LIMIT_BYTES if not size else _size(size)
     if not limit:
         raise BadInput(f"swap is '{text}', which leaves no room. Give a size above 0, or 'none' to do without.")
-    if folder and not Path(folder).is_dir():
+    if not text or (folder and not Path(folder).is_dir()):
         raise BadInput(
             f"swap is '{text}' but must be none, auto, a size such as 4GiB, a folder that exists, or FOLDER:SIZE."
         )

@@ -94,7 +94,7 @@ def timings(
     from edgewise.serve.llm import LLM
 
     path = embedded_model() if model is None else locate(model)
-    with LLM(path, threads=threads, ctx_size=0, max_num_seqs=4) as llm:
+    with LLM(path, threads=threads, max_num_seqs=4) as llm:
         length = min(llm.context - 64, prefix) // 16 * 16
         arms = Arms(llm.parts, length)
         steps, attention = arms.compare(arms.decode, rounds), arms.compare(arms.attend, rounds)
