@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
-native = pytest.importorskip("edgewise._native")
+pytest.importorskip("edgewise._native")
 
+from edgewise import _native
 from edgewise.kernels.api import AttnSpec, Floats, SeqRows
 from edgewise.kernels.devices.cpu import CpuDevice
 from edgewise.kernels.devices.reference import ReferenceDevice, to_int8
 
 HEADS, KV_HEADS, DIM, ROWS = 6, 2, 40, 77
-ISAS = native.runnable_isas()
+ISAS = _native.runnable_isas()
 
 
 def hostile(numbers: np.random.Generator, heads: int) -> Floats:
