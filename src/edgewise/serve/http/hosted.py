@@ -18,6 +18,9 @@ from edgewise.serve.outputs import Collector
 from edgewise.text.api import ChatTemplate, Tokenizer
 from edgewise.text.thinking import Thinking, thinking_of
 
+# Tried out before tokens are made (untouched, so it costs microseconds): when the library gets no memory it does not
+# raise but ends the process.
+ENCODING_BYTES = 4 << 20
 LONG_TEXT = 20_000  # characters: from here on tokens are made beside the event loop, which is not to wait
 
 
@@ -57,6 +60,7 @@ class Hosted:
 
     async def text_tokens(self, text: str, *, special: bool = True) -> list[int]:
         def encode() -> list[int]:
+            bytearray(ENCODING_BYTES + 64 * len(text))
             return self.tokenizer.encode(text, add_special=special)
 
         with tokenising():

@@ -32,6 +32,7 @@ ASKED = {
     "R15": "every request of a chaotic load ends exactly once, in time; the watchdog trips when it should",
     "R16": "memory per unique request: upper 95 % of the slope ≤ 1 KiB; handles and threads: none",
     "R17": "usage counts equal an independent recount: 100 %",
+    "R18": "clients of several models, room for one: deadlocks 0, double loads 0, waits bounded",
     "R19": "greedy tokens and logits bit-equal for any batch, chunk, page size, threads, neighbours",
     "R21": "pieces of a streamed text put together = the whole text decoded, whatever the tokens and the cut",
     "R22": "context −1, 0, +1, ×10: served or 400 with both numbers; nothing cut; finish_reason right",

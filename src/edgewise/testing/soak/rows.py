@@ -11,6 +11,7 @@ from edgewise.testing.soak.killing import kills
 from edgewise.testing.soak.leaks import leaks
 from edgewise.testing.soak.memory import allocator, disk_faults
 from edgewise.testing.soak.poison import not_finite, poison
+from edgewise.testing.soak.races import load_races
 from edgewise.testing.soak.rude import disconnects, slow_clients
 from edgewise.testing.soak.usage import usage
 from edgewise.testing.soak.words import utf8_streams
@@ -28,6 +29,7 @@ ROWS: dict[str, Row] = {
     "R15": end_states,
     "R16": leaks,
     "R17": usage,
+    "R18": load_races,
     "R19": batch_invariance,
     "R21": utf8_streams,
     "R22": context_edges,
