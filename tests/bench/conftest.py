@@ -11,7 +11,7 @@ BENCH = Path(__file__).resolve().parents[2] / "bench"
 sys.path[:0] = [str(BENCH), str(Path(__file__).parent)]
 
 # what they test opens checkpoints, so that their import needs it
-NATIVE = ("test_figures.py", "test_same_tokens.py", "test_vs_peers.py")
+NATIVE = ("test_figures.py", "test_same_tokens.py", "test_vs_llama_server.py", "test_vs_peers.py")
 collect_ignore = [] if find_spec("edgewise._native") else list(NATIVE)
 
 ENGINE = f"""
