@@ -97,3 +97,4 @@ class Event:
     stop_reason: int | None = None  # the entry of stop_token_ids that ended it; None for the model's own ends
     drafted: int = 0  # tokens that a speculator had proposed for this step, and how many of them came true
     accepted: int = 0
+    reused: int = 0  # of the prompt's tokens, known from earlier requests

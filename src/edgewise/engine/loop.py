@@ -327,6 +327,7 @@ class Engine:
         event = Event(
             sample.request_id, tuple(new), logprobs, reason, None, sample.index,
             sample.stops[new[-1]] if reason == "stop" else None, drafted, len(accepted.nodes),
+            sample.reused,
         )
         if reason is None:
             self._events.append(event)
@@ -343,6 +344,8 @@ class Engine:
         sample.target = len(sample.tokens)
         sample.cached = min(self.kv.open(sample.seq, sample.tokens), sample.target - 1)
         self.reused_tokens += sample.cached
+        if sample.target == sample.prompt and sample.served_s == 0:  # later its own pages may be among them
+            sample.reused = sample.cached
         if self.kv.length(sample.seq) > sample.cached:
             self.kv.rewind(sample.seq, sample.cached)
 

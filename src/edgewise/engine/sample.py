@@ -26,6 +26,7 @@ class Sample:
         "promotions",
         "prompt",
         "request_id",
+        "reused",
         "rules",
         "running",
         "seq",
@@ -73,6 +74,7 @@ class Sample:
         self.served_s = 0.0  # since it arrived or was promoted
         self.since_s = arrival_s
         self.promotions = 0
+        self.reused = 0  # tokens of the prompt that were in the cache when it was first admitted
         self.swapped = 0  # tokens in the swap file
         self._job: Job | None = None
 

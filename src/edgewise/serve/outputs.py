@@ -51,6 +51,7 @@ class Metrics:
     passes: int = 0
     drafted: int = 0
     accepted: int = 0
+    reused_tokens: int = 0  # of prompt_tokens: not computed, but known from earlier requests
 
     @property
     def tokens_per_pass(self) -> float:
@@ -204,7 +205,7 @@ class Collector:
         self._start = now()
         self._first: dict[int, float] = {}  # per sample: when its first token came
         self._last = self._start
-        self._passes = self._drafted = self._accepted = 0
+        self._passes = self._drafted = self._accepted = self._reused = 0
 
     @property
     def finished(self) -> bool:
@@ -221,6 +222,7 @@ class Collector:
             self._passes += 1
             self._drafted += event.drafted
             self._accepted += event.accepted
+            self._reused = max(self._reused, event.reused)
         chunk = writer.take(event)
         self.chunks.append(chunk)
         if chunk.finish_reason:
@@ -238,7 +240,8 @@ class Collector:
         since = max(0.0, total - first)
         speed = later / since if later and since > 0 else (made / total if total > 0 else 0.0)
         return Metrics(
-            len(self.prompt_token_ids), made, first, speed, total, thought, self._passes, self._drafted, self._accepted
+            len(self.prompt_token_ids), made, first, speed, total, thought, self._passes, self._drafted, self._accepted,
+            self._reused,
         )
 
     def result(self, request_id: str) -> RequestOutput:

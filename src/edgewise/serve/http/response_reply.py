@@ -135,7 +135,7 @@ class Reply:
         body["incomplete_details"] = {"reason": "max_output_tokens"} if cut else None
         body["usage"] = {
             "input_tokens": metrics.prompt_tokens,
-            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+            "input_tokens_details": {"cached_tokens": metrics.reused_tokens, "cache_write_tokens": 0},
             "output_tokens": metrics.completion_tokens,
             "output_tokens_details": {"reasoning_tokens": metrics.reasoning_tokens},
             "total_tokens": metrics.prompt_tokens + metrics.completion_tokens,
