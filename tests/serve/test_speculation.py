@@ -77,3 +77,12 @@ def test_bad_choices_are_refused_before_weights_are_read(tmp_path: Path) -> None
     ):
         with pytest.raises(error, match=words):
             LLM(folder, device="reference", **options)
+
+
+def test_the_server_counts_drafts() -> None:
+    from edgewise.serve.http.tally import Tally
+
+    tally = Tally()
+    for drafted, accepted in ((4, 3), (0, 0), (2, 0)):
+        tally.drafts(drafted, accepted)
+    assert (tally.passes, tally.drafted, tally.accepted) == (2, 6, 3)
