@@ -68,8 +68,8 @@ def describe(path: str, context: int | None, kv_cache_dtype: str) -> dict[str, A
         if spec.experts:
             facts |= {"experts": spec.experts, "experts_per_token": spec.experts_per_token}
         facts["read_per_token_bytes"] = step_bytes(checkpoint)
-        kind = cache_type(kv_cache_dtype, (checkpoint.info(name).format for name in checkpoint.names()))
-        facts["memory"] = _memory(spec, stored, context, kind)
+        cache = cache_type(kv_cache_dtype, (checkpoint.info(name).format for name in checkpoint.names()))
+        facts["memory"] = _memory(spec, stored, context, cache)
     if any(name in FLOAT8 for name in facts["formats"]):
         facts["fp8"] = "computed as {} ({})".format(*choose_float8("auto", DEVICES.build("cpu")))
     kind, template = _tokenizer(checkpoint)
