@@ -125,6 +125,16 @@ def test_balance_is_least_when_all_experts_are_used_alike() -> None:
     assert balance_loss([uneven]).item() == pytest.approx(4.0)
 
 
+def test_the_router_is_never_rounded(recipe: Recipe) -> None:
+    model = random_model(recipe, **LAYOUTS["qwen3_moe"])
+    ids = torch.randint(0, model.shape.vocab, (2, 9))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        note = model.states(ids)[1][0]
+    again = torch.nn.functional.linear(note.read.float(), model.model.layers[0].mlp.gate.weight).softmax(-1)
+    assert note.probs.dtype == torch.float32
+    assert torch.equal(note.probs, again)
+
+
 def test_zeros_are_pulled_until_there_are_enough() -> None:
     nothing = torch.zeros(0)
     half = Note(nothing, nothing, nothing, torch.tensor([[0.0, 2.0]]))

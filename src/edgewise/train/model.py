@@ -119,7 +119,8 @@ class Mixture(nn.Module):
 
     def forward(self, x: Tensor, routed_by: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x, routed_by (tokens, dim) → output, probabilities (tokens, experts), chosen (tokens, k)."""
-        probs = functional.linear(routed_by.float(), self.gate.weight.float()).softmax(-1)
+        with torch.autocast(x.device.type, enabled=False):  # a rounded router chooses other experts
+            probs = functional.linear(routed_by.float(), self.gate.weight.float()).softmax(-1)
         weights, chosen = probs.topk(self.k, -1)
         weights = (weights / weights.sum(-1, keepdim=True)).to(x.dtype)
         order = chosen.flatten().argsort(stable=True)
