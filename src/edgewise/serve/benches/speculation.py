@@ -65,6 +65,9 @@ def measure_speculation(
             member = SPECULATORS.build("auto" if name == NOISE else name)
             if name == NOISE:
                 member.members, member.slow = [Noise(llm.parts.spec.vocab) for _ in member.members], -1
+            for one in (member, *getattr(member, "members", ())):
+                if hasattr(one, "past"):
+                    one.past = False  # the rounds decode the same texts: nobody may remember them
             members.append((name, Watched(member)))
         found = [one for task in tasks.split(",") for one in compare(llm, members, task, tokens, rounds, batch)]
     if as_json:
