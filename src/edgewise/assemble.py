@@ -147,8 +147,8 @@ def assemble(
 
     if dtype in NARROW:
         verdict = choose_kv(
-            dtype, cache_type("auto", formats()), checkpoint, machine, tokenizer and tokenizer.encode, spec.vocab,
-            context, lambda kind, text: running(kind, len(text)).score(text, prefill_chunk),
+            dtype, cache_type("auto", formats()), checkpoint, machine, tokenizer.encode if tokenizer else None,
+            spec.vocab, context, lambda kind, text: running(kind, len(text)).score(text, prefill_chunk),
         )  # fmt: skip
         if verdict.dtype != dtype:  # in the same room, but one sequence must fit
             per_token, dtype = token_bytes(spec.layers, spec.kv_heads, spec.head_dim, verdict.dtype), verdict.dtype

@@ -349,7 +349,7 @@ class DeviceContract:
 
     def test_an_int8_cache_has_a_scale_for_each_token_and_head(self, device: Device, rng: np.random.Generator) -> None:
         # One cached token: its value comes back as it was stored, within half a step of its own head's scale.
-        v = rng.standard_normal((1, 64), np.float32) * np.repeat(np.float32([1, 100]), 32)[None]
+        v = rng.standard_normal((1, 64), np.float32) * np.repeat(np.array([1, 100], np.float32), 32)[None]
         spec = AttnSpec(0, 2, 2, 32, 1.0)
         got = self.attend(device, spec, (v, v, v), chunks=[1], dtype="int8").reshape(2, 32)
         step = np.abs(v.reshape(2, 32)).max(-1, keepdims=True) / 127
@@ -365,8 +365,9 @@ class DeviceContract:
         v = rng.standard_normal((3, 32), np.float32)
         bad = v.copy()
         bad[0, 5] = wrong
+        spec = AttnSpec(0, 1, 1, 32, 1.0)
         for k, values in ((bad, v), (v, bad)):
-            assert np.isnan(self.attend(device, AttnSpec(0, 1, 1, 32, 1.0), (v, k, values), [3], dtype="int8")).any()
+            assert np.isnan(self.attend(device, spec, (v, k, values), chunks=[3], dtype="int8")).any()
 
     @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16", "int8"])
     def test_copy_page(self, device: Device, rng: np.random.Generator, dtype: str) -> None:

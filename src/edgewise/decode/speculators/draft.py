@@ -25,7 +25,7 @@ from edgewise.decode.ranking import ranked
 from edgewise.decode.samplers.standard import distribution, draw, uniform
 from edgewise.kernels.api import Floats, SeqRows
 from edgewise.kv import CACHES
-from edgewise.kv.paged import token_bytes
+from edgewise.kv.types import token_bytes
 from edgewise.models import begin_model, read_spec
 from edgewise.models.api import Batch, Model
 from edgewise.models.passes import Pass

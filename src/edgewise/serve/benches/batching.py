@@ -142,7 +142,7 @@ def real(
         costs = measure_cost(engine)
         engine.sequences = max_bs
         lags: list[float] = []
-        hashes = set()
+        hashes: set[str] = set()
 
         def run(arm: str, arrivals: Sequence[Any]) -> dict[str, float]:
             engine.policy = POLICIES.build(ARMS[arm])
