@@ -162,3 +162,12 @@ def test_sizes(text, nbytes) -> None:
 def test_what_is_no_size(text) -> None:
     with pytest.raises(BadInput, match="is no size"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(("kind", "count", "member"), [("olmoe", 4, "Mrs"), ("olmoe", 8, "Lru"), ("llama", 1, "Ring")])
+def test_who_decides_when_nobody_says(model, slots, kind, count, member) -> None:
+    path, _ = model(kind)
+    slots(count)
+    llm = budgeted(path)
+    assert type(llm.parts.stream.residency).__name__ == member
+    llm.close()

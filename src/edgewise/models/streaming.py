@@ -23,7 +23,7 @@ from edgewise.models.api import ModelSpec
 from edgewise.weights.api import Key, Prefetcher, Residency, Source, TensorInfo
 from edgewise.weights.checkpoints.streamed import StreamedCheckpoint
 from edgewise.weights.prefetchers import PREFETCHERS
-from edgewise.weights.residency import FOR_EXPERTS, FOR_LAYERS, RESIDENCIES
+from edgewise.weights.residency import FOR_EXPERTS, FOR_FEW_EXPERTS, FOR_LAYERS, RESIDENCIES, SCARCE
 from edgewise.weights.sources import SOURCES
 from edgewise.weights.store import Piece, Stored, WeightStore
 
@@ -90,9 +90,9 @@ class Stream:
         self.files = tuple(files)
         self.budget_bytes, self.reserved_bytes = budget_bytes, reserved_bytes
         self.rows = fitting_rows(spec, rows, budget_bytes)
-        self._residency = residency or (FOR_EXPERTS if spec.experts else FOR_LAYERS)
-        self._prefetch, self._source = prefetch, source
-        RESIDENCIES.load(self._residency.partition(":")[0])  # unknown names are refused now
+        self._residency, self._source = residency, source
+        if residency:
+            RESIDENCIES.load(residency.partition(":")[0])  # unknown names are refused now
         self.prefetcher: Prefetcher = PREFETCHERS.build(prefetch)
         self.layers: dict[int, StreamedExperts] = {}
         self.store: WeightStore | None = None
@@ -174,7 +174,9 @@ class Stream:
                 self.layers[stored.key.layer].first = number
         room = self.machine.slots(slots or needs.count(self.budget_bytes), needs.slot)
         source: Source = SOURCES.build(self._source, files=self.files, direct=True)
-        self.residency = RESIDENCIES.build(self._residency, count=len(self._stored))
+        token = needs.least * len(self.layers)
+        usual = FOR_LAYERS if not token else FOR_FEW_EXPERTS if room.count < SCARCE * token else FOR_EXPERTS
+        self.residency = RESIDENCIES.build(self._residency or usual, count=len(self._stored))
         self.store = WeightStore(self._stored, room, source, self.residency, readers=READERS)
 
     def _as_laid(self, key: Key, laid: StreamedCheckpoint) -> list[Piece]:
@@ -191,7 +193,7 @@ class Stream:
     def needs(self, process: int, resident: int) -> Needs:
         least = min(self.spec.experts_per_token, self.spec.experts) or 1
         slot = max(bundle.nbytes for bundle in self._bundles.values())
-        working = working_bytes(self.spec, self.rows) + READERS * (PIECE_BYTES + 8192) + MARGIN_BYTES
+        working = working_bytes(self.spec, self.rows) + READERS * 2 * PIECE_BYTES + MARGIN_BYTES
         return Needs(process, resident, self.reserved_bytes, working, slot, least, len(self._bundles))
 
     def _refuse(self, needs: Needs) -> None:

@@ -28,6 +28,7 @@ class Outlook:
     weights_bytes_s: float  # weights passing by
     uniform_tok_s: float  # when every bundle is as likely as any other
     resident_tok_s: float  # when everything that is wanted is here
+    laid_out: bool  # by `convert --layout streamed`; else bundles are gathered and repacked from the file as it is
 
     def at(self, assembly: Assembly, hit_rate: float) -> float:
         """Tokens per second at another hit rate."""
@@ -38,7 +39,8 @@ class Outlook:
         share = self.slots / self.bundles
         return (
             f"budget {human(self.budget_bytes)}: room for {self.slots} of {self.bundles} bundles of "
-            f"{human(self.slot_bytes)} ({share:.0%}); disk {self.disk_bytes_s / 1e9:.2f} GB/s, weights "
+            f"{human(self.slot_bytes)} ({share:.0%}); disk {self.disk_bytes_s / 1e9:.2f} GB/s"
+            f"{'' if self.laid_out else ' repacking (convert --layout streamed reads faster)'}, weights "
             f"{self.weights_bytes_s / 1e9:.1f} GB/s; predicted {self.uniform_tok_s:.1f} tok/s if every bundle is as "
             f"likely as any other, {self.resident_tok_s:.1f} if all that is wanted is here"
         )
@@ -73,6 +75,7 @@ def outlook(assembly: Assembly) -> Outlook:
     return Outlook(
         stream.budget_bytes, store.slots.count, streamed.bundles, store.slots.nbytes, token, disk, weights,
         speed(stream, token, weights, disk, min(1.0, uniform)), speed(stream, token, weights, disk, 1.0),
+        stream.laid is not None,
     )  # fmt: skip
 
 

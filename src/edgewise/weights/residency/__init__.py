@@ -2,7 +2,10 @@
 
 from edgewise.base import Catalog
 
-FOR_EXPERTS, FOR_LAYERS = "lru", "ring"  # when nobody says
+# When nobody says. With less room than one token asks of all layers together LRU keeps nothing until it is asked for
+# again, as on any list that is gone through in order; scores do.
+FOR_EXPERTS, FOR_FEW_EXPERTS, FOR_LAYERS = "lru", "mrs", "ring"
+SCARCE = 1.5  # tokens' worth of experts
 
 RESIDENCIES = Catalog(
     "residency",

@@ -23,6 +23,7 @@ from edgewise.weights.api import Extent
 Preadv = Callable[[int, Sequence[memoryview], int], int]
 _CHUNK = 1 << 30  # Linux reads at most 2 GiB a call
 PAGE = 4096  # what O_DIRECT wants offsets, lengths and addresses to be multiples of
+HUGE_PAGE = 2 << 20
 TRIES = 8  # reads of less than a page before that counts as an end
 
 
@@ -107,12 +108,15 @@ class FileSource:
         return pages[start - first : needed]
 
     def _buffer(self, nbytes: int) -> memoryview:
-        """Of this thread, on whole pages, as large as its largest read."""
+        """Of this thread, on whole pages, as large as its largest read. Large ones lie on huge pages: a request to the
+        disk takes so many pieces of memory and no more."""
         held: npt.NDArray[np.uint8] | None = getattr(self._local, "buffer", None)
         if held is None or len(held) < nbytes:
-            room = np.empty(nbytes + PAGE, np.uint8)
-            at = -_address(room.data) % PAGE
-            self._local.buffer = held = room[at : at + nbytes]
+            page = HUGE_PAGE if nbytes >= HUGE_PAGE // 8 else PAGE
+            size = -(-nbytes // page) * page
+            room = np.empty(size + page, np.uint8)  # numpy asks for huge pages from 4 MiB on
+            at = -_address(room.data) % page
+            self._local.buffer = held = room[at : at + size]
         return held.data[:nbytes]
 
     def _fill(self, fd: int, file: int, start: int, into: memoryview, needed: int) -> None:
