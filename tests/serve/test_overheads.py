@@ -65,3 +65,22 @@ def test_the_bench_says_shares_and_what_the_server_adds(capsys):
         assert 0 < row["end"]["explained"] <= 1.001
     assert json.dumps(found)
     assert found["engine_ttft_ms"] > 0
+
+
+@pytest.mark.native
+def test_requests_become_spans_of_opentelemetry():
+    trace = pytest.importorskip("opentelemetry.trace")
+    export = pytest.importorskip("opentelemetry.sdk.trace.export")
+    memory = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter").InMemorySpanExporter()
+    provider = pytest.importorskip("opentelemetry.sdk.trace").TracerProvider()
+    provider.add_span_processor(export.SimpleSpanProcessor(memory))
+    trace.set_tracer_provider(provider)
+    with serving(ctx_size=64) as server:
+        server.ask("/v1/completions", {"prompt": "x", "max_tokens": 2})
+        assert until(lambda: len(memory.get_finished_spans()) == len(SPANS) + 1)
+    *parts, whole = memory.get_finished_spans()
+    assert [part.name for part in parts] == list(SPANS)
+    assert whole.name == "request"
+    assert {part.parent.span_id for part in parts} == {whole.context.span_id}
+    assert whole.start_time <= parts[0].start_time
+    assert parts[-1].end_time <= whole.end_time + 1000

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from edgewise.serve.http.errors import ApiError, answer
 from edgewise.serve.http.ledger import LEDGER, Ledger
 from edgewise.serve.http.settings import Settings
+from edgewise.serve.http.telemetry import exporter
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -30,6 +31,7 @@ class Guard:
 
     def __init__(self, inner: App, settings: Settings, busy: Callable[[], ApiError | None]) -> None:
         self._inner, self._settings, self._busy = inner, settings, busy
+        self._export = exporter()
         self._keys = [hashlib.sha256(key.encode()).digest() for key in settings.keys]
         self._hosts = LOOPBACK | {name.lower() for name in settings.hosts | {settings.host}} - {"0.0.0.0", "::"}
 
@@ -66,6 +68,8 @@ class Guard:
             await self._inner(scope, self._limited(receive), decorated)
             if ledger.tally is not None and ledger.whole:
                 ledger.tally.ledgers.add(ledger)
+                if self._export is not None:
+                    self._export(ledger)
 
     def _problem(
         self, scope: Message, headers: dict[bytes, str], origin: str | None, welcome: str | None
