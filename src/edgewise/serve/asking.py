@@ -6,6 +6,7 @@ start, for each body) everybody asks when it is due. Streams only: the first tok
 """
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -30,10 +31,19 @@ class Lines:
         first, status, usage, frames, finish = 0.0, 0, None, 0, None
         line = None
         try:
-            line = self._free.pop() if self._free else await asyncio.open_connection("127.0.0.1", self.port)
-            reader, writer = line
-            writer.write(message)
-            status = int((await reader.readline()).split()[1])
+            answer = b""
+            while not answer:  # a server may have closed a connection that was kept: then the next one, or a fresh one
+                kept = bool(self._free)
+                line = self._free.pop() if kept else await asyncio.open_connection("127.0.0.1", self.port)
+                reader, writer = line
+                with contextlib.suppress(ConnectionError):
+                    writer.write(message)
+                    answer = await reader.readline()
+                if not answer:
+                    writer.close()
+                    if not kept:
+                        raise ConnectionResetError("no answer")
+            status = int(answer.split()[1])
             while text := await reader.readline():
                 if not text.startswith(b"data: "):
                     continue
