@@ -78,7 +78,7 @@ def requests() -> Iterator[tuple[str, bytes]]:
     text, chat = "/v1/completions", "/v1/chat/completions"
 
     def body(path: str, **fields: Any) -> tuple[str, bytes]:
-        return path, json.dumps({"max_tokens": 4, **fields}).encode()
+        return path, json.dumps({"max_tokens": 4, **fields}, ensure_ascii=False).encode()
 
     yield text, b'{"prompt":' + b"[" * 2_000_000
     yield text, b'{"prompt":' + b'{"a":' * 500_000
@@ -89,7 +89,7 @@ def requests() -> Iterator[tuple[str, bytes]]:
     yield text, b'{"prompt":"' + b"\\u0061" * 600_000 + b'"}'
     yield text, b"{" + b",".join(b'"k%d":1' % at for at in range(150_000)) + b"}"
     for piece in ("a", " ", "\n", "é", "🦙", "ab ", "\u0301", "0", "(", "_"):
-        yield body(text, prompt=piece * (3_800_000 // len(piece.encode())))
+        yield body(text, prompt=piece * (3_800_000 // len(json.dumps(piece, ensure_ascii=False).encode()[1:-1])))
     yield body(text, prompt=["a" * 50_000] * 64)
     yield body(text, prompt=[[1] * 5000] * 64)
     yield body(text, prompt="x", stop=[("a" * 999) + str(at) for at in range(16)])
