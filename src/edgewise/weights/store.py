@@ -338,8 +338,9 @@ class WeightStore:
     def _done(self, key: int, at: int, error: BaseException | None) -> None:
         with self._lock:
             self._reading -= 1
-            if not self._reading:
-                self.counts.reading_s += time.perf_counter() - self._since
+            now = time.perf_counter()
+            self.counts.reading_s += now - self._since
+            self._since = now
             self.counts.bytes_read += self.stored[key].pieces[at].nbytes
             load = self._loads[key]
             load.error = load.error or error
