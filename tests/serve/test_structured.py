@@ -54,6 +54,24 @@ def test_what_was_asked_for_is_what_comes(llm: LLM) -> None:
         assert re.fullmatch("<[abc]{3}>", out.text)
 
 
+def test_schemas_of_every_shape_are_kept_to(llm: LLM) -> None:
+    from edgewise.serve.benches.structured import answered
+    from edgewise.testing.schemas import SCHEMAS
+
+    assert len({json.dumps(schema, sort_keys=True) for _, schema in SCHEMAS}) == 200
+    found = answered(llm, 25)  # `edgewise bench structured` takes all of them
+    assert found == {"schemas": 25, "valid": 25, "cut": [], "wrong": []}
+
+
+def test_the_cost_of_masks_is_measured(llm: LLM) -> None:
+    from edgewise.serve.benches.structured import timed
+
+    row = timed(llm, 2, 6)
+    assert row["sequences"] == 2
+    assert row["steps"] > 0
+    assert 0 < row["share_median"] < 1
+
+
 def test_each_sequence_of_a_batch_has_its_own(llm: LLM) -> None:
     kinds = [held(), held(choice=["yes", "no"]), SamplingParams(temperature=0, max_tokens=9), held(regex="[0-9]{4}")]
     together = llm.generate(["a", "b", "c", "d"], kinds)

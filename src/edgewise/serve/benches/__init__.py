@@ -16,4 +16,5 @@ BENCHES = Catalog("bench", __name__, {
     "int4": ".int4:measure_int4",
     "speculation": ".speculation:measure_speculation",
     "memory": ".memory:measure_memory",
+    "structured": ".structured:measure_structured",
 })  # fmt: skip
