@@ -27,7 +27,7 @@ def config_file(tmp_path, architecture="llama", **settings):
     return path
 
 
-@pytest.mark.parametrize("architecture", sorted(set(ARCHITECTURES) - {"bitnet"}))  # refused in GGUF
+@pytest.mark.parametrize("architecture", sorted(set(ARCHITECTURES) - {"bitnet", "smallthinker"}))  # refused in GGUF
 def test_any_config_becomes_a_model_that_loads_and_says_the_same_in_both_containers(architecture, tmp_path):
     config = config_file(tmp_path, architecture)
     fabricate(tmp_path / "hf", config=config, quant="f32")

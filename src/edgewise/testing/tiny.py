@@ -56,6 +56,11 @@ ARCHITECTURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ),
     "qwen3_moe": ("Qwen3MoeForCausalLM", _MOE | {"head_dim": 32, "norm_topk_prob": True, "decoder_sparse_step": 1}),
     "olmoe": ("OlmoeForCausalLM", {"num_experts": 5, "num_experts_per_tok": 2}),
+    "smallthinker": (
+        "SmallThinkerForCausalLM",
+        {"moe_num_primary_experts": 5, "moe_num_active_primary_experts": 2, "moe_ffn_hidden_size": 32,
+         "rope_layout": [1, 0], "sliding_window_layout": [0, 1], "sliding_window_size": 16},
+    ),
 }
 _ALIASES = {"gemma3": "gemma3_text"}
 
@@ -104,6 +109,13 @@ def _ffn(kind: str, c: Mapping[str, Any], dim: int) -> Iterator[tuple[str, tuple
         yield "block_sparse_moe.gate.weight", (c["num_local_experts"], dim)
         for e in range(c["num_local_experts"]):
             for name, shape in (("w1", (ffn, dim)), ("w2", (dim, ffn)), ("w3", (ffn, dim))):
+                yield f"block_sparse_moe.experts.{e}.{name}.weight", shape
+        return
+    if kind == "smallthinker":
+        ffn = c["moe_ffn_hidden_size"]
+        yield "block_sparse_moe.primary_router.weight", (c["moe_num_primary_experts"], dim)
+        for e in range(c["moe_num_primary_experts"]):
+            for name, shape in (("gate", (ffn, dim)), ("up", (ffn, dim)), ("down", (dim, ffn))):
                 yield f"block_sparse_moe.experts.{e}.{name}.weight", shape
         return
     rooms = [("mlp", ffn)]

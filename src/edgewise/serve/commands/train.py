@@ -18,7 +18,14 @@ def train(
     arguments: Annotated[list[str] | None, typer.Argument(help="as for `python -m edgewise.train`")] = None,
 ) -> None:
     """Trains a member of the family of small models; needs `pip install 'edgewise[train]'`."""
-    if find_spec("edgewise.train") is None or find_spec("torch") is None:
+    absent = find_spec("edgewise.train") is None or find_spec("torch") is None
+    if absent and "--help" in (arguments or []):
+        typer.echo(f"usage: edgewise train NAME [options]\n\n{train.__doc__}")
+        return
+    if absent:
         raise Unsupported("Training needs the extra: pip install 'edgewise[train]' (it brings PyTorch).")
     sys.argv = ["edgewise train", *(arguments or [])]
-    runpy.run_module("edgewise.train", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module("edgewise.train", run_name="__main__", alter_sys=True)
+    except SystemExit as stop:  # argparse's way to end
+        raise typer.Exit(stop.code if isinstance(stop.code, int) else int(stop.code is not None)) from None
