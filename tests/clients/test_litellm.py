@@ -11,7 +11,10 @@ import pytest
 
 pytestmark = [
     pytest.mark.native,
-    pytest.mark.skipif(importlib.util.find_spec("litellm") is None, reason="no litellm: install the extra litellm, in an environment of its own"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("litellm") is None,
+        reason="no litellm: install the extra litellm, in an environment of its own",
+    ),
 ]
 ASK = [{"role": "user", "content": "Write a function that adds two numbers."}]
 PROVIDERS = ["openai", "ollama_chat"]

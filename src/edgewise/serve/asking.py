@@ -59,7 +59,7 @@ class Lines:
             while (text := await reader.readline()) and text != b"0\r\n":  # the last chunk; an empty line ends it
                 pass
             if text and await reader.readline():
-                self._free.append(line)
+                self._free.append((reader, writer))
                 line = None
         except (OSError, ValueError, IndexError):
             status, end = status if status >= 400 else 0, time.perf_counter()
