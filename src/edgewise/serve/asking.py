@@ -43,25 +43,35 @@ class Lines:
                     writer.close()
                     if not kept:
                         raise ConnectionResetError("no answer")
-            status = int(answer.split()[1])
-            while text := await reader.readline():
-                if not text.startswith(b"data: "):
-                    continue
-                first = first or time.perf_counter()
-                if text.startswith(b"data: [DONE]"):
-                    break
-                frame = json.loads(text[6:])
-                usage = frame.get("usage") or usage
-                choices = frame.get("choices") or ()
-                frames += bool(choices)
-                finish = next((one["finish_reason"] for one in choices if one["finish_reason"]), finish)
-            end = time.perf_counter()
-            while (text := await reader.readline()) and text != b"0\r\n":  # the last chunk; an empty line ends it
-                pass
-            if text and await reader.readline():
+            status, length = int(answer.split()[1]), 0
+            while (text := await reader.readline()) not in (b"\r\n", b""):
+                name, _, value = text.partition(b":")
+                length = int(value) if name.lower() == b"content-length" else length
+            if length:  # not a stream: an error, or it was not asked for one
+                whole = json.loads(await reader.readexactly(length))
+                end, usage = time.perf_counter(), whole.get("usage")
+                finish = next((one["finish_reason"] for one in whole.get("choices") or ()), None)
+                kept = True
+            else:
+                while text := await reader.readline():
+                    if not text.startswith(b"data: "):
+                        continue
+                    first = first or time.perf_counter()
+                    if text.startswith(b"data: [DONE]"):
+                        break
+                    frame = json.loads(text[6:])
+                    usage = frame.get("usage") or usage
+                    choices = frame.get("choices") or ()
+                    frames += bool(choices)
+                    finish = next((one["finish_reason"] for one in choices if one["finish_reason"]), finish)
+                end = time.perf_counter()
+                while (text := await reader.readline()) and text != b"0\r\n":  # the last chunk; an empty line ends it
+                    pass
+                kept = bool(text and await reader.readline())
+            if kept:
                 self._free.append((reader, writer))
                 line = None
-        except (OSError, ValueError, IndexError):
+        except (OSError, EOFError, ValueError, IndexError):
             status, end = status if status >= 400 else 0, time.perf_counter()
         finally:
             if line is not None:

@@ -25,6 +25,7 @@ def train(
     if absent:
         raise Unsupported("Training needs the extra: pip install 'edgewise[train]' (it brings PyTorch).")
     sys.argv = ["edgewise train", *(arguments or [])]
+    sys.modules.pop("edgewise.train.__main__", None)  # runpy warns of what somebody has imported before
     try:
         runpy.run_module("edgewise.train", run_name="__main__", alter_sys=True)
     except SystemExit as stop:  # argparse's way to end
