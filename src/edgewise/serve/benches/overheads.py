@@ -12,6 +12,8 @@ import asyncio
 import json
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -89,12 +91,12 @@ def measure(
                 text = text[: int(len(text) * max(0.5, min(0.97, prompt / len(one.tokenizer.encode(text)))))]
             return {"prompt": text, **options}
 
-        asker.ask(port, "/v1/completions", [body() for _ in range(3)], 1)  # warms up
+        _ask_booked(one, lambda: asker.ask(port, "/v1/completions", [body() for _ in range(3)], 1), 3)  # warms up
         rows = []
         for count in clients:
             one.tally.ledgers.recent.clear()
-            asker.ask(port, "/v1/completions", [body() for _ in range(count * requests)], count)
-            time.sleep(0.05)  # the last ones are booked after their last byte
+            bodies = [body() for _ in range(count * requests)]
+            _ask_booked(one, partial(asker.ask, port, "/v1/completions", bodies, count), len(bodies))
             rows.append({"clients": count, **_shares(list(one.tally.ledgers.recent))})
         pairs = [_pair(one, asker, port, body(), turn % 2 == 0) for turn in range(rounds)]
         out: dict[str, Any] = {
@@ -105,6 +107,14 @@ def measure(
             out["server_minus_engine_ms"] = 1e3 * statistics.median(there - alone for there, alone in pairs)
             out["engine_ttft_ms"] = 1e3 * statistics.median(alone for _, alone in pairs)
         return out
+
+
+def _ask_booked(one: Any, ask: Callable[[], object], requests: int) -> None:
+    """Asks, and waits until all is booked: that comes after the last byte, which the client may see first."""
+    upto, patience = one.tally.ledgers.count + requests, time.perf_counter() + 10
+    ask()
+    while one.tally.ledgers.count < upto and time.perf_counter() < patience:
+        time.sleep(0.001)
 
 
 def _shares(ledgers: list[Any]) -> dict[str, Any]:
