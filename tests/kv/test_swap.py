@@ -1,6 +1,5 @@
 """Row R12: whatever a disk does, the bytes that come back are the bytes that went, or nothing comes back."""
 
-import errno
 import os
 import threading
 from pathlib import Path
@@ -11,52 +10,12 @@ import pytest
 from edgewise.base import BadInput, SeqId
 from edgewise.kv.api import Chunk
 from edgewise.kv.swap import Disk, SwapFile, open_swap
+from edgewise.testing.soak.memory import BadDisk
 
 
 def chunks(seed: int, size: int = 1000, count: int = 3) -> list[Chunk]:
     numbers = np.random.default_rng(seed)
     return [numbers.integers(0, 256, size, np.uint8) for _ in range(count)]
-
-
-class BadDisk(Disk):
-    """The `at`-th call goes wrong in one of the ways that disks have."""
-
-    def __init__(self, how: str, at: int) -> None:
-        self.how, self.at, self.calls, self.hurt = how, at, 0, 0
-
-    def _now(self) -> bool:
-        self.calls += 1
-        self.hurt += self.calls == self.at
-        return self.calls == self.at
-
-    def open(self, folder: Path | None) -> int:
-        if self._now() and self.how in ("EIO", "ENOSPC"):
-            raise OSError(getattr(errno, self.how), "injected")
-        return super().open(folder)
-
-    def write(self, fd: int, data: memoryview) -> int:
-        if self._now():
-            if self.how in ("EIO", "ENOSPC"):
-                raise OSError(getattr(errno, self.how), "injected")
-            if self.how == "short":
-                return super().write(fd, data[: len(data) // 2])
-            if self.how == "stale":
-                os.lseek(fd, len(data), os.SEEK_CUR)  # says it wrote; the old bytes (zeros) stay
-                return len(data)
-            return super().write(fd, memoryview(bytes([data[0] ^ 1]) + bytes(data[1:])))
-        return super().write(fd, data)
-
-    def read(self, fd: int, nbytes: int, offset: int) -> bytes:
-        data = super().read(fd, nbytes, offset)
-        if self._now():
-            if self.how in ("EIO", "ENOSPC"):
-                raise OSError(getattr(errno, self.how), "injected")
-            if self.how == "short":
-                return data[: len(data) // 2]
-            if self.how == "stale":
-                return bytes(len(data))
-            return bytes([data[0] ^ 128]) + data[1:]
-        return data
 
 
 def test_what_went_comes_back(tmp_path: Path) -> None:

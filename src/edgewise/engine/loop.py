@@ -247,9 +247,11 @@ class Engine:
         for sample, draft in zip(decoding, drafts, strict=True):
             if draft.tokens:
                 draft = fitting(draft, sample.limit - len(sample.tokens) - 1)
-            ends = leaves(draft)
+            ends = leaves(draft) if draft.tokens else ()
             if sample.running and self._reserve(sample, 1 + (ends[0][1] if ends else 0), volunteers):
-                draft, branches = self._branch(sample, draft, ends, len(decoding))
+                branches: tuple[SeqId, ...] = ()
+                if len(ends) > 1:
+                    draft, branches = self._branch(sample, draft, ends, len(decoding))
                 tokens = (*sample.tokens[sample.cached :], *draft.tokens)
                 work = Work(
                     sample.seq, tokens, sample.cached, 1 + len(draft.tokens), draft.parents if branches else (),
@@ -300,7 +302,7 @@ class Engine:
                 member.cached = before + len(accepted.tokens) - 1
                 if piece.branches:
                     self._join(member.seq, draft, accepted, piece.branches)
-                if self.kv.length(member.seq) > member.cached:
+                if piece.wanted > 1 and self.kv.length(member.seq) > member.cached:
                     self.kv.rewind(member.seq, member.cached)
                 self._emit(member, accepted, logits[rows], piece.wanted - 1)
             if sample.running and len(piece.tokens) > piece.wanted:  # a prompt is complete: others may begin with it
@@ -378,8 +380,6 @@ class Engine:
         self, sample: Sample, draft: Draft, ends: Sequence[tuple[int, int]], decoding: int
     ) -> tuple[Draft, tuple[SeqId, ...]]:
         """Forks the sample for each further leaf of a tree; where that would press on others only the first remains."""
-        if len(ends) < 2:
-            return draft, ()
         if Cap.TREE not in self.kv.gives:
             raise Incompatible("This draft is a tree, but the KV cache takes chains only. Draft with width=1.")
         seq, page = sample.seq, self.page_tokens

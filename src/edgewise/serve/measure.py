@@ -9,15 +9,19 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from edgewise.base import SeqId
+from edgewise.base import BadInput, SeqId
+from edgewise.decode.scoring import Sums, framed, tally, windows
 from edgewise.engine.api import Runner, Work
 from edgewise.kernels.api import Floats
 from edgewise.kv.api import KVCache
 from edgewise.weights.api import Checkpoint
+
+if TYPE_CHECKING:
+    from edgewise.serve.llm import LLM
 
 CHUNK = 512  # rows of a prefill step, as llama.cpp's default ubatch
 
@@ -95,6 +99,18 @@ class Stepper:
 
     def _ids(self, seed: int, count: int) -> list[int]:
         return [int(token) for token in np.random.default_rng(seed).integers(0, self.vocab, count)]
+
+
+def perplexity(llm: "LLM", text: str, limit: int) -> float:
+    """Of the first `limit` tokens of a text, in windows of at most 512 that overlap by half. Raises BadInput."""
+    tokens, size, sums = llm.tokenize(text)[:limit], min(llm.context, 512), Sums()
+    if len(tokens) < 2:
+        raise BadInput("The text has fewer than two tokens; give a longer one.")
+    bos = llm.tokenizer.bos if llm.tokenizer.add_bos else None
+    for window in windows(len(tokens), size - 1, size // 2):
+        ids, first = framed(tokens, window, bos)
+        tally(([logits] for logits in llm.logits_chunks(ids)), ids, first, sums)
+    return sums.perplexity
 
 
 def hash_of(logits: Floats) -> str:

@@ -57,11 +57,15 @@ class Tools:
         self.asked, self._tokenizer = asked, tokenizer
         self.format: ToolFormat = tool_format(template.source(asked.tools))
 
-    def conversation(self, messages: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Messages and options for the template."""
+    def conversation(
+        self, messages: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Messages, and options for the template: those given and its own."""
         plain = [_with_objects(message) for message in messages]
         own = self.format.messages(plain, self.asked.tools)
-        return (plain, {"tools": list(self.asked.tools)}) if own is None else (own, {})
+        if own is None:
+            return plain, {**options, "tools": list(self.asked.tools)}
+        return own, dict(options)
 
     def structured(self, grammars: Grammars, content: StructuredOutputsParams | None) -> StructuredOutputsParams:
         """What the whole answer is held to. content: what it is where it is no call. Raises BadInput naming a tool."""

@@ -23,10 +23,10 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from edgewise.base import BadInput
 from edgewise.kernels import formats
 from edgewise.kernels.api import Device, Floats, Ints, Place, ReadAt, Weight
 from edgewise.serve.hub import locate
+from edgewise.serve.measure import perplexity
 from edgewise.serve.options import Json, Threads, table
 
 SAMPLES = 200_000
@@ -141,7 +141,6 @@ def narrowing(load: Callable[..., Weight], fmt: str, into: str | None, vocab: in
 
 def perplexities(model: str | None, text: Path | None, limit: int, threads: int | None) -> list[dict[str, Any]]:
     from edgewise.convert.off_grid import spread_weights
-    from edgewise.decode.scoring import Sums, framed, tally, windows
     from edgewise.embedded import embedded_model
     from edgewise.kernels.devices.cpu import CpuDevice
     from edgewise.serve.llm import LLM
@@ -163,15 +162,9 @@ def perplexities(model: str | None, text: Path | None, limit: int, threads: int 
             device.load = narrowing(device.load, fmt, into, vocab)  # type: ignore[method-assign]
             with LLM(file, device=device, max_num_seqs=1) as llm:
                 vocab = llm.parts.spec.vocab
-                tokens, size, sums = llm.tokenize(words)[:limit], min(llm.context, 512), Sums()
-                if len(tokens) < 2:
-                    raise BadInput("The text has fewer than two tokens; give a longer one.")
-                bos = llm.tokenizer.bos if llm.tokenizer.add_bos else None
-                for window in windows(len(tokens), size - 1, size // 2):
-                    ids, first = framed(tokens, window, bos)
-                    tally(([logits] for logits in llm.logits_chunks(ids)), ids, first, sums)
-            base = found[0]["perplexity"] if found else sums.perplexity
-            found.append({"weights": name, "perplexity": sums.perplexity, "loss": sums.perplexity / base - 1})
+                now = perplexity(llm, words, limit)
+            base = found[0]["perplexity"] if found else now
+            found.append({"weights": name, "perplexity": now, "loss": now / base - 1})
     # what the conversion at load costs an FP8 checkpoint
     found[-1]["loss_to_fp8"] = found[-1]["perplexity"] / found[2]["perplexity"] - 1
     return found

@@ -21,6 +21,7 @@ import typer
 
 from edgewise.base import BadInput
 from edgewise.serve.hub import locate
+from edgewise.serve.measure import perplexity
 from edgewise.serve.options import Json, Threads, table
 
 SHARES = (0.0, 0.15, 0.5, 1.0)  # of the weights that keep a shadow; 0: plain per-tensor W8A8
@@ -42,7 +43,6 @@ def measure_shadow(
     int8 range. channels: share of the input channels that ever overflowed, whose float weights the host must hold.
     """
     from edgewise.convert.outliers import inject_outliers
-    from edgewise.decode.scoring import Sums, framed, tally, windows
     from edgewise.embedded import embedded_model
     from edgewise.kernels.devices.npu import NpuDevice
     from edgewise.serve.llm import LLM
@@ -51,31 +51,21 @@ def measure_shadow(
     scored = _text(text, inspect.getsource(sched) + inspect.getsource(copyreg))
     seen = _text(calibrate, inspect.getsource(heapq))
 
-    def perplexity(llm: LLM, words: str) -> float:
-        tokens, size, sums = llm.tokenize(words)[:limit], min(llm.context, 512), Sums()
-        if len(tokens) < 2:
-            raise BadInput("A text has fewer than two tokens; give a longer one.")
-        bos = llm.tokenizer.bos if llm.tokenizer.add_bos else None
-        for window in windows(len(tokens), size - 1, size // 2):
-            ids, first = framed(tokens, window, bos)
-            tally(([logits] for logits in llm.logits_chunks(ids)), ids, first, sums)
-        return sums.perplexity
-
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for name, times in (("plain", 1.0), ("outliers", factor)):
             file = Path(folder, f"{name}.gguf")
             inject_outliers(path, file, factor=times)
-            whole = perplexity(LLM(file, threads=threads, max_num_seqs=1), scored)
+            whole = perplexity(LLM(file, threads=threads, max_num_seqs=1), scored, limit)
             device = NpuDevice(threads, chunk)
             device.profile()  # before the weights are there: it says that nothing is rounded yet
             llm = LLM(file, device=device, prefill_chunk=chunk, max_num_seqs=1)
-            perplexity(llm, seen)
+            perplexity(llm, seen, limit)
             for share in SHARES:
                 if sys.stderr.isatty():
                     print(f"{name} model, shadow {share:.0%} ...", file=sys.stderr)
                 device.freeze(share)
-                measured = perplexity(llm, scored)
+                measured = perplexity(llm, scored, limit)
                 used = [w for w in device.weights if w.shadow]
                 rows.append({
                     "model": name, "shadow": share, "perplexity_f32": whole, "perplexity": measured,

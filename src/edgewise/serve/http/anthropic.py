@@ -45,8 +45,7 @@ async def messages(request: Request) -> Response:
     options = thinking.options(model.thinking)
     if tools is not None:
         params = replace(params, skip_special_tokens=False)  # a call may begin with a control token
-        talk, given = tools.conversation(talk)
-        options = {**options, **given}
+        talk, options = tools.conversation(talk, options)
     asked = model.prepared(await model.chat_tokens(talk, param="messages", **options), params, "messages", thinking)
     reply = _Reply(model, asked, tools)
     if stream:
@@ -65,8 +64,7 @@ async def count_tokens(request: Request) -> Response:
     body.done()
     options = thinking.options(model.thinking)
     if asked is not None and model.template is not None:
-        talk, given = Tools(asked, model.template, model.tokenizer).conversation(talk)
-        options = {**options, **given}
+        talk, options = Tools(asked, model.template, model.tokenizer).conversation(talk, options)
     return JSONResponse({"input_tokens": len(await model.chat_tokens(talk, **options))})
 
 

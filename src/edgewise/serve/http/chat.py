@@ -45,8 +45,7 @@ async def chat(request: Request) -> Response:
     body.done()
     messages = thinking.told(messages, model.thinking)
     if tools is not None:
-        messages, given = tools.conversation(messages)
-        options = {**options, **given}
+        messages, options = tools.conversation(messages, options)
     tokens = await model.chat_tokens(messages, param="messages", **options)
     asked = model.prepared(tokens, params, "messages", thinking)
     reply = _Reply(model, asked, tools)

@@ -117,8 +117,7 @@ async def chat(request: Request) -> Response:
     options = thinking.options(model.thinking)
     if tools is not None:
         params = replace(params, skip_special_tokens=False)  # a call may begin with a control token
-        messages, given = tools.conversation(messages)
-        options = {**options, **given}
+        messages, options = tools.conversation(messages, options)
     tokens = await model.chat_tokens(messages, param="messages", **options)
     asked = model.prepared(tokens, params, "messages", thinking)
     return await _answer(request, _Reply(model, asked, began, loaded, chat=True, tools=tools), stream)

@@ -31,6 +31,18 @@ def call_rules(tools: Sequence[Tool], key: str) -> str:
     return "\n".join(lines)
 
 
+def answer_grammar(mark: str, opening: str, rest: str, rules: str, *, forced: bool, content: str | None) -> str:
+    """An answer that calls, or may call where nothing is forced. opening: how the grammar spells the mark that opens
+    calls; rest: what follows it. content: what an answer without a call is held to; None: any text."""
+    if forced:
+        return f"start: {opening} {rest}\n{rules}"
+    if content is not None:
+        return f"start: content | {opening} {rest}\ncontent: {content}\n{rules}"
+    if opening == quoted(mark):
+        return f"start: TEXT | lead {rest}\nlead[lazy]: TEXT {opening}\nTEXT: {TEXT}\n{rules}"
+    return f"start: TEXT | TEXT {opening} {rest}\nTEXT: {TEXT}\n{rules}"
+
+
 class CallParser:
     """opening, closing: around each call, or, with `many`, around all of them. No opening: the answer itself may begin
     as a call does, and is none if it does not; first: how a call begins then."""

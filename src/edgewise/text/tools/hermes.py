@@ -10,26 +10,13 @@ Status: kept
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgewise.text.tools.api import Spelling, Tool, ToolParser
-from edgewise.text.tools.calls import CallParser, random_id
-from edgewise.text.tools.tags import CLOSING, OPENING, tag_grammar
+from edgewise.text.tools.tags import OPENING, TagFormat
 
 
-class HermesFormat:
+class HermesFormat(TagFormat):
     @classmethod
     def fits(cls, template: str) -> bool:
         return OPENING in template and "<function=" not in template  # Qwen3-Coder's own kind of XML between the tags
-
-    def grammar(
-        self, tools: Sequence[Tool], spelling: Spelling, *, forced: bool, most: int, content: str | None = None
-    ) -> str:
-        return tag_grammar(tools, spelling, forced=forced, most=most, content=content)
-
-    def parser(self) -> ToolParser:
-        return CallParser(OPENING, CLOSING)
-
-    def call_id(self) -> str:
-        return f"call_{random_id(24)}"
 
     def messages(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgewise.text.tools.api import Spelling, Tool, ToolParser
-from edgewise.text.tools.calls import TEXT, CallParser, call_rules, quoted, random_id
+from edgewise.text.tools.calls import CallParser, answer_grammar, call_rules, random_id
 
 OPENING = "[TOOL_CALLS]"
 
@@ -27,13 +27,7 @@ class MistralFormat:
         opening, rules = spelling(OPENING), call_rules(tools, "arguments")
         more = f' (", " tool){{0,{most - 1}}}' if most > 1 else ""
         rest = f'" "? "[" tool{more} "]"'
-        if forced:
-            return f"start: {opening} {rest}\n{rules}"
-        if content is not None:
-            return f"start: content | {opening} {rest}\ncontent: {content}\n{rules}"
-        if opening == quoted(OPENING):
-            return f"start: TEXT | lead {rest}\nlead[lazy]: TEXT {opening}\nTEXT: {TEXT}\n{rules}"
-        return f"start: TEXT | TEXT {opening} {rest}\nTEXT: {TEXT}\n{rules}"
+        return answer_grammar(OPENING, opening, rest, rules, forced=forced, content=content)
 
     def parser(self) -> ToolParser:
         return CallParser(OPENING, "]", many=True)

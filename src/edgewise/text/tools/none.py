@@ -11,9 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgewise.text.tools.api import Spelling, Tool, ToolParser
-from edgewise.text.tools.calls import CallParser, random_id
-from edgewise.text.tools.tags import CLOSING, OPENING, tag_grammar
+from edgewise.text.tools.tags import CLOSING, OPENING, TagFormat
 
 ASK = (
     "You can call these tools, one JSON description a line:\n{tools}\n"
@@ -24,21 +22,10 @@ ASK = (
 )
 
 
-class NoFormat:
+class NoFormat(TagFormat):
     @classmethod
     def fits(cls, template: str) -> bool:
         return "tools" not in template
-
-    def grammar(
-        self, tools: Sequence[Tool], spelling: Spelling, *, forced: bool, most: int, content: str | None = None
-    ) -> str:
-        return tag_grammar(tools, spelling, forced=forced, most=most, content=content)
-
-    def parser(self) -> ToolParser:
-        return CallParser(OPENING, CLOSING)
-
-    def call_id(self) -> str:
-        return f"call_{random_id(24)}"
 
     def messages(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
