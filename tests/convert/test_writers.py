@@ -134,6 +134,28 @@ def test_a_folder_appears_only_when_it_is_whole(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
+def test_what_a_killed_writer_left_is_swept_and_a_living_one_is_not(tmp_path):
+    file, folder = tmp_path / "x.gguf", tmp_path / "model"
+    (tmp_path / ".x.gguf.abcd1234.part").write_bytes(b"half")
+    (tmp_path / ".x.gguf.parts").mkdir()  # of the conversion that goes on
+    (tmp_path / ".model.abcd1234.part").mkdir()
+    (tmp_path / ".model.abcd1234.old").mkdir()
+    (tmp_path / ".model.abcd1234.old" / "config.json").write_text("old")
+    with new_file(file) as living:
+        living.write(b"first")
+        with new_file(file) as second:
+            second.write(b"second")
+        with pytest.raises(RuntimeError), new_folder(folder):
+            raise RuntimeError
+        assert (folder / "config.json").read_text() == "old"  # a kill between the two renames loses nothing
+        with new_folder(folder) as fresh, new_folder(folder) as other:
+            (fresh / "config.json").write_text("fresh")
+            (other / "config.json").write_text("other")
+    assert file.read_bytes() == b"first"
+    assert (folder / "config.json").read_text() == "fresh"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".x.gguf.parts", "model", "x.gguf"]
+
+
 def test_outputs_in_the_way(tmp_path, monkeypatch):
     file = tmp_path / "x.gguf"
     check_output(file, 10, force=False, folder=False)

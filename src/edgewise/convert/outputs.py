@@ -1,10 +1,15 @@
-"""Output that is whole or absent: written beside its final place, synced, then renamed; removed on any failure."""
+"""Output that is whole or absent: written beside its final place, synced, then renamed; removed on any failure.
 
+What a killed run left beside its output is removed by the next one: a living writer holds a lock on its own.
+"""
+
+import fcntl
+import glob
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -44,7 +49,8 @@ def check_output(path: Path, nbytes: int, *, force: bool, folder: bool, inputs: 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
     """A file that appears at `path` only when the block ends well; an existing one is replaced in one step."""
-    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    _sweep(path)
+    fd, temporary = _begin(path, folder=False)
     try:
         with os.fdopen(fd, "wb", buffering=1 << 20) as file:
             yield file
@@ -53,7 +59,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
 
@@ -61,7 +67,8 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, that appears at `path` only when the block ends well; an existing one is replaced."""
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    _sweep(path)
+    held, temporary = _begin(path, folder=True)
     old = temporary.with_suffix(".old")
     try:
         yield temporary
@@ -78,8 +85,43 @@ def new_folder(path: Path) -> Iterator[Path]:
             os.rename(old, path)
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    finally:
+        os.close(held)
     shutil.rmtree(old, ignore_errors=True)
     _sync_folder(path.parent)
+
+
+def _begin(path: Path, *, folder: bool) -> tuple[int, Path]:
+    """A new, locked file or folder beside `path`; another one when a sweep took it before it was locked."""
+    prefix, suffix = f".{path.name}.", ".part"
+    while True:
+        if folder:
+            name = tempfile.mkdtemp(suffix, prefix, path.parent)
+            fd = os.open(name, os.O_RDONLY)
+        else:
+            fd, name = tempfile.mkstemp(suffix, prefix, path.parent)
+        with suppress(OSError):  # a file system without locks: nothing is ever swept there
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.path.exists(name):
+            return fd, Path(name)
+        os.close(fd)
+
+
+def _sweep(path: Path) -> None:
+    """Removes what killed writers of `path` left beside it; brings back a folder that was about to be replaced."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????.*"):
+        if left.suffix == ".old" and not path.exists():
+            os.rename(left, path)
+        elif left.suffix == ".old":
+            shutil.rmtree(left, ignore_errors=True)
+        elif left.suffix == ".part":
+            with suppress(OSError):  # a living writer's, somebody else's, or gone
+                fd = os.open(left, os.O_RDONLY)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+                finally:
+                    os.close(fd)
 
 
 def _umask() -> int:
