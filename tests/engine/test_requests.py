@@ -366,3 +366,28 @@ def test_the_asynchronous_face_gives_the_same_and_cancels_when_left() -> None:
         assert not loop.has_work()
 
     asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_a_standing_decision_is_not_asked_for_again_until_something_happens(model: ToyModel) -> None:
+    asked: list[int] = []
+    loop = engine(model)
+    inner = loop.policy
+
+    class Counting:
+        def pick(self, jobs: Any, budget: Any, now: float) -> Decision:
+            asked.append(len(jobs))
+            return inner.pick(jobs, budget, now)
+
+    loop.policy = Counting()
+    loop.add(Request((1, 2, 3), dataclasses.replace(GREEDY, max_tokens=40), "a"))
+    for _ in range(10):
+        loop.step()
+    assert asked == [1, 1]  # its prompt, its first token
+    loop.add(Request((4, 5), dataclasses.replace(GREEDY, max_tokens=12), "b"))
+    for _ in range(8):
+        loop.step()
+    assert asked == [1, 1, 2, 2]
+    loop.cancel("a")
+    got = [event for _ in range(6) for event in loop.step() if event.request_id == "b"]
+    assert asked == [1, 1, 2, 2, 1]
+    assert got[-1].finish_reason == "length"

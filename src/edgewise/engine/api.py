@@ -77,6 +77,7 @@ class Decision:
     promote: tuple[SeqId, ...] = ()  # their service is counted from zero again
     park: tuple[SeqId, ...] = ()  # give up their pages now, ahead of need; none of them has work above
     fetch: tuple[SeqId, ...] = ()  # have been swapped out and will soon be wanted: begin to read them back
+    stays: bool = False  # the answer will be the same until a sequence comes, goes or gives up its pages
 
 
 class SchedulerPolicy(Protocol):

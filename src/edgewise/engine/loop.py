@@ -71,6 +71,7 @@ class Engine:
         self.swap, self.meter, self.waiting = swap, StepMeter(cost), waiting
         self.steps = self.preempted = self.swapped_out = self.swapped_in = self.reused_tokens = 0
         self.decision = Decision()  # the last one
+        self._standing = False  # it still holds
         self.schedule_s = self.forward_s = self.sample_s = 0.0  # where the time of its steps went, so far
         self.begun: list[str] = []  # requests that the last step was the first to compute some of
         self._clock = clock or WallClock()
@@ -222,12 +223,14 @@ class Engine:
     def _place(self) -> list[tuple[Sample, Work, Draft]]:
         """Asks the policy and reserves room: who does what in this step."""
         samples = self._samples
-        budget = Budget(
-            self.rows, self.sequences, self.kv.free_tokens(), self.page_tokens, self.meter.cost, self._past,
-            self._shares,
-        )  # fmt: skip
-        decision = self.policy.pick([s.job() for s in samples.values()], budget, self._clock.now())
-        self.decision, volunteers = decision, decision.preempt
+        if not self._standing:
+            budget = Budget(
+                self.rows, self.sequences, self.kv.free_tokens(), self.page_tokens, self.meter.cost, self._past,
+                self._shares,
+            )  # fmt: skip
+            self.decision = self.policy.pick([s.job() for s in samples.values()], budget, self._clock.now())
+            self._standing = self.decision.stays
+        decision, volunteers = self.decision, self.decision.preempt
         for seq in decision.promote:
             samples[seq].served_s = 0.0
             samples[seq].promotions += 1
@@ -239,7 +242,7 @@ class Engine:
                 self.swap.fetch(seq)
         arriving = {seq for seq, _ in decision.prefill if not samples[seq].running}
         decoding = [samples[seq] for seq in decision.decode]
-        spare = self.rows - len(decoding) - sum(count for _, count in decision.prefill)
+        spare = self.rows - len(decoding) - sum([count for _, count in decision.prefill])
         begin = self._clock.now()
         drafts = self.speculator.propose([s.view for s in decoding], max(0, spare))
         self._draft_s += self._clock.now() - begin
@@ -337,7 +340,7 @@ class Engine:
             self._end(sample, reason, event=event)
 
     def _enter(self, sample: Sample) -> None:
-        self._samples[sample.seq] = sample
+        self._samples[sample.seq], self._standing = sample, False
         self.speculator.begin(sample.seq, sample.tokens)
 
     def _admit(self, sample: Sample) -> None:
@@ -453,6 +456,7 @@ class Engine:
 
     def _close(self, sample: Sample, healthy: bool = True) -> None:
         """Lets go of its pages. A finished prefill stays of use, whatever became of the request."""
+        self._standing = False
         self._release(sample.seq)
         if healthy:
             self.kv.remember(sample.seq, sample.tokens)
@@ -460,6 +464,7 @@ class Engine:
         sample.running, sample.cached, sample.target = False, 0, len(sample.tokens)
 
     def _end(self, sample: Sample, reason: str, error: str | None = None, event: Event | None = None) -> None:
+        self._standing = False
         self._events.append(event or Event(sample.request_id, (), (), reason, error, sample.index))
         if sample.running:
             self._close(sample, reason != "error")

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from edgewise.engine.api import StepCost
 
-EVERY = 32  # steps between two fits
+EVERY, SELDOM = 32, 256  # steps between the first two fits, and between two later ones: each doubles what it waits for
 FADE = 0.998
 
 
@@ -17,10 +17,14 @@ class StepMeter:
         self._products = np.zeros((4, 4))
         self._sums = np.zeros(4)
         self._rows: list[tuple[float, float, float, float, float]] = []
+        self._every = EVERY
 
     def saw(self, prefill: int, decode: int, context: int, seconds: float) -> None:
         self._rows.append((1.0, prefill, decode, context, seconds))
-        if len(self._rows) >= EVERY or not self._products[0, 0]:
+        if len(self._rows) >= self._every:
+            self._fit()
+            self._every = min(2 * self._every, SELDOM)
+        elif not self._products[0, 0]:
             self._fit()
 
     def _fit(self) -> None:

@@ -1,6 +1,7 @@
 """What every scheduler policy must do. Subclass in a test file and implement `make`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -73,3 +74,10 @@ class PolicyContract:
         policy = self.make()
         for jobs, budget, decision in self.cases():
             assert policy.pick(list(reversed(jobs)), budget, 1000.0) == decision
+
+    def test_a_decision_that_stays_would_be_made_again(self) -> None:
+        policy = self.make()
+        for jobs, budget, decision in self.cases():
+            if decision.stays:
+                later = [replace(j, prefilled=j.prefilled + 40, generated=j.generated + 40) for j in jobs]
+                assert policy.pick(later, replace(budget, free_tokens=0), 2000.0) == decision

@@ -49,4 +49,4 @@ class FirstComeFirstServed:
             rows -= prefill[-1][1]
             room -= job.prompt_tokens
             running.append(job.seq)
-        return Decision(tuple(prefill), tuple(decode), tuple(reversed(running)))
+        return Decision(tuple(prefill), tuple(decode), tuple(reversed(running)), stays=len(decode) == len(jobs))
