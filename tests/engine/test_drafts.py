@@ -87,10 +87,10 @@ class Failing(TextRunner):
 
 def run(
     speculator: Any, pages: int = 64, device: Device | None = None, verifier: Any = None, fails: int = 0,
-    loops: list[Engine] | None = None, **options: Any,
+    loops: list[Engine] | None = None, dtype: str = "f32", **options: Any,
 ) -> dict[int, tuple[list[int], list[Any], str]]:
     model = ToyModel(device or ReferenceDevice())
-    kv = model.cache(pages)
+    kv = model.cache(pages, dtype=dtype)
     runner = Failing(model, kv, model.device)
     runner.fails = fails
     loop = Engine(
@@ -148,16 +148,19 @@ class TreeGuesser(Guesser):
         return drafts
 
 
+@pytest.mark.parametrize("dtype", ["f32", "int8"])  # of int8 the scales must come along into every branch
 @pytest.mark.parametrize("wrong", [0.0, 0.3])
 @pytest.mark.parametrize(("length", "pages", "rows"), [(1, 64, 512), (4, 64, 512), (4, 14, 512), (3, 64, 40)])
 def test_trees_change_no_token_and_no_logprob(
-    wrong: float, length: int, pages: int, rows: int, device: Device
+    wrong: float, length: int, pages: int, rows: int, dtype: str, device: Device
 ) -> None:
-    want = run(SPECULATORS.build("none"), device=device)
+    want = run(SPECULATORS.build("none"), device=device, dtype=dtype)
     guesser = TreeGuesser({at: tokens for at, (tokens, _, _) in want.items()}, length, wrong)
-    assert run(guesser, pages, device, VERIFIERS.build("match", sampler=SAMPLERS.build("greedy")), rows=rows) == want
+    match = VERIFIERS.build("match", sampler=SAMPLERS.build("greedy"))
+    assert run(guesser, pages, device, match, rows=rows, dtype=dtype) == want
     assert not guesser.open
     assert guesser.kept > 20
+    assert dtype == "f32" or want != run(SPECULATORS.build("none"), device=device)
 
 
 def test_a_pass_that_fails_with_a_tree_is_done_again_without(device: Device) -> None:
