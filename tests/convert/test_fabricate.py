@@ -75,7 +75,9 @@ def test_named_shapes_are_the_real_ones():
         attention = spec.dim * spec.head_dim * (2 * spec.heads + 2 * spec.kv_heads)
         ffn = 3 * spec.dim * spec.ffn_dim * max(spec.experts, 1)
         sizes[name] = round((spec.vocab * spec.dim * (1 if spec.tied else 2) + spec.layers * (attention + ffn)) / 1e6)
-    assert sizes == {"llama-3.2-1b": 1236, "qwen2.5-0.5b": 494, "olmoe-1b-7b": 6917, "stories-15m": 15}
+    assert sizes == {
+        "llama-3.2-1b": 1236, "qwen2.5-0.5b": 494, "olmoe-1b-7b": 6917, "stories-110m": 110, "stories-15m": 15,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["stories-15m", "qwen2.5-0.5b"])

@@ -1,6 +1,7 @@
 """Real shapes to fabricate, as their config.json has them. pre: how the family's tokenizer cuts words.
 
-Sources: the models' published config.json files; stories-15m: llama2.c's table of models, with a longer context.
+Sources: the models' published config.json files; stories-15m, stories-110m: llama2.c's table of models, with a longer
+context.
 """
 
 from collections.abc import Mapping
@@ -52,6 +53,15 @@ SHAPES: Mapping[str, Shape] = {
             "max_position_embeddings": 4096, "hidden_act": "silu", "attention_bias": False, "clip_qkv": None,
         },
         "olmo",
+    ),
+    "stories-110m": Shape(
+        {
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 768,
+            "num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 12, "head_dim": 64,
+            "intermediate_size": 2048, "vocab_size": 32000, "tie_word_embeddings": True, "rope_theta": 10000.0,
+            "rms_norm_eps": 1e-5, "max_position_embeddings": 2048, "hidden_act": "silu",
+        },
+        "llama-bpe",
     ),
     "stories-15m": Shape(
         {

@@ -14,7 +14,8 @@ from edgewise.serve.progress import bar
 def command(
     out: Out,
     shape: Annotated[
-        str | None, typer.Argument(help="llama-3.2-1b, qwen2.5-0.5b, olmoe-1b-7b or stories-15m; or give --config")
+        str | None,
+        typer.Argument(help="llama-3.2-1b, qwen2.5-0.5b, olmoe-1b-7b, stories-15m or -110m; or give --config"),
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="a Hugging Face config.json with the shape")] = None,
     to: To = None,
