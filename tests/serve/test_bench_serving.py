@@ -63,11 +63,12 @@ def test_moving_pages_ahead_of_need_stalls_less(capsys: pytest.CaptureFixture[st
 
 
 def test_batching_and_its_control(tmp_path: Path) -> None:
-    seen: dict[str, list[tuple[float, float]]] = {"iteration": [], "static": []}
+    seen: dict[str, list[tuple[float, float]]] = {"iteration": [], "static": [], "ragged": []}
     found = virtual(load("reasoning", 60, 4), COST, 4, 3.0, 0, seen)
     lines(tmp_path / "x.svg", seen, "reasoning", "rate", "latency", 3 * found["idle_latency_per_token_s"])
-    assert (tmp_path / "x.svg").read_text().count("<polyline") == 2
-    assert found["ratio"] > 1.5
+    assert (tmp_path / "x.svg").read_text().count("<polyline") == 3
+    assert found["ratio"] > 1.8
+    assert 1.2 < found["ratio_padding_free"] < found["ratio"]
     assert 0.95 <= found["control"] <= 1.05
     assert found["short_steps"] <= 8
     assert found["tokens_hash"] != "DIFFERENT"

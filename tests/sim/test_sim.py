@@ -12,6 +12,7 @@ from edgewise.sim.clients import play_live
 from edgewise.sim.clock import VirtualClock
 from edgewise.sim.load import GENERATED, Arrival, gaps, load, read_trace
 from edgewise.sim.memory import slot_cache
+from edgewise.sim.padding import PaddedBatches
 from edgewise.sim.play import play, summary, tokens_hash, twin
 from edgewise.sim.runner import CostRunner
 from edgewise.sim.swap import RatedSwap
@@ -103,3 +104,16 @@ def test_real_time_gives_the_tokens_of_virtual_time() -> None:
     live, _ = play_live(twin(POLICIES.build("mlfq"), COST, sequences=2, tokens=4096)[0], arrivals)
     assert tokens_hash(live) == tokens_hash(virtual)
     assert all(record.reason == "length" for record in live)
+
+
+def test_padding_is_computed_and_changes_no_token() -> None:
+    """Two batches of two: (40, 3) with (10, 5), then (7, 2) alone. Counted by hand."""
+    arrivals = [Arrival(0.0, 40, 3), Arrival(0.0, 10, 5), Arrival(0.01, 7, 2)]
+    engine, clock = twin(POLICIES.build("static"), COST, sequences=2, tokens=4096, rows=16)
+    want = tokens_hash(play(engine, clock, arrivals))
+    engine, clock = twin(POLICIES.build("static"), COST, sequences=2, tokens=4096, rows=16)
+    engine.runner = padded = PaddedBatches(engine.runner, engine.kv, 16)
+    assert tokens_hash(play(engine, clock, arrivals, together=True)) == want
+    assert padded.padded == (40 - 10) + 2  # the rows of a prompt, and two rows of the one that is done
+    padded.clear()
+    assert engine.kv.free_tokens() == engine.capacity

@@ -3,25 +3,29 @@
 Paper:  Yu et al., Orca, OSDI 2022: the rate at which latency per token stays within three times that of an idle machine
 Exact.  The hash of all tokens must be equal for both.
 Needs:  nothing for the virtual run; a model for the real one
-Cost:   tens of seconds of one core; the real run takes as long as its load lasts, twice
+Cost:   a minute of one core; the real run takes as long as its load lasts, sixteen times
 Status: kept
 """
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from edgewise.base import BadInput
+from edgewise.base import BadInput, Request, SamplingParams
 from edgewise.engine.api import StepCost
 from edgewise.serve.calibrate import step_cost
 from edgewise.serve.drawing import lines
 from edgewise.serve.options import Json, Threads, table
 
-ARMS = {"iteration": "fcfs", "static": "static"}
+# arm → (policy, padded). static: as FasterTransformer computed; ragged: the same batches with our ragged kernels.
+ARMS = {"iteration": ("fcfs", False), "static": ("static", True), "ragged": ("static", False)}
+LOWEST, HIGHEST = 0.05, 1.6  # shares of full steps between which the rate is looked for
 
 
 def measure_batching(
@@ -40,10 +44,10 @@ def measure_batching(
 ) -> None:
     """The highest rate with a mean latency per token within --times that of an idle machine, in virtual time.
 
-    static: batches go in whole, padded to their longest, and their answers come back whole. control: the same with
-    equal lengths, all there at once (throughput). short_steps: iterations that a 4-token request takes beside one of
-    256 tokens. With --model, both also run in real time (no padding there), fed by a process of its own: a minute or
-    two for the embedded model and -n 100.
+    static: batches go in whole, padded to their longest, and their answers come back whole. ragged: the same without
+    padding. control: equal lengths, all there at once (throughput). short_steps: iterations that a 4-token request
+    takes beside one of 256 tokens. With --model, all of it also in real time, fed by a process of its own: minutes.
+    Few requests flatter whoever is slower: the load must outlast its queues.
     """
     from edgewise.sim.load import gaps
     from edgewise.sim.load import load as read_load
@@ -66,6 +70,28 @@ def measure_batching(
     print(table([["what", "value"], *body], {1}))
 
 
+def highest(latency: Callable[[float], float], allowed: float, probes: int) -> float:
+    """The share of full load at which latency reaches what is allowed: bisection, then a straight line between the
+    nearest two (all in logarithms)."""
+    low, high = LOWEST, HIGHEST
+    found: dict[float, float] = {}
+    for _ in range(probes):
+        middle = math.sqrt(low * high)
+        found[middle] = latency(middle)
+        low, high = (middle, high) if found[middle] <= allowed else (low, middle)
+    if low not in found or high not in found or found[high] <= found[low]:
+        return low if low in found else 0.0
+    part = math.log(allowed / found[low]) / math.log(found[high] / found[low])
+    return float(low * (high / low) ** part)
+
+
+def ratios(found: Mapping[str, Any]) -> dict[str, float]:
+    """Iteration-level scheduling over the baseline, and over the baseline when padding is free."""
+    rates = {arm: found[f"{arm}_rps"] for arm in ARMS}
+    over = {arm: rates["iteration"] / rates[arm] if rates[arm] else math.inf for arm in ARMS}
+    return {"ratio": over["static"], "ratio_padding_free": over["ragged"]}
+
+
 def virtual(
     asked: Sequence[Any],
     costs: StepCost,
@@ -80,9 +106,9 @@ def virtual(
     from edgewise.sim.play import play, summary, tokens_hash, twin
 
     def run(arm: str, arrivals: Sequence[Any]) -> tuple[dict[str, float], str, list[Any]]:
-        policy = POLICIES.build(ARMS[arm])
-        engine, clock = twin(policy, costs, sequences=max_bs, tokens=1 << 20, padded=arm == "static")
-        records = play(engine, clock, arrivals, seed, together=arm == "static")
+        policy, padded = ARMS[arm]
+        engine, clock = twin(POLICIES.build(policy), costs, sequences=max_bs, tokens=1 << 20, padded=padded)
+        records = play(engine, clock, arrivals, seed, together=policy == "static")
         return summary(records), tokens_hash(records), records
 
     work = sum(seat_seconds(arrival, costs, max_bs) for arrival in asked) / len(asked)
@@ -96,14 +122,8 @@ def virtual(
     idle = latency("iteration", 0.01)
     out: dict[str, Any] = {"idle_latency_per_token_s": idle}
     for arm in ARMS:
-        if seen is not None:
-            latency(arm, 0.01)
-        low, high = 0.0, 2.0
-        for _ in range(9):
-            middle = (low + high) / 2
-            low, high = (middle, high) if latency(arm, middle) <= times * idle else (low, middle)
-        out[f"{arm}_rps"] = low / work
-    out["ratio"] = out["iteration_rps"] / out["static_rps"] if out["static_rps"] else math.inf
+        out[f"{arm}_rps"] = highest(partial(latency, arm), times * idle, 8) / work
+    out |= ratios(out)
     closed = [Arrival(0.0, 64, 64)] * (8 * max_bs)
     out["control"] = run("iteration", closed)[0]["tok_s"] / run("static", closed)[0]["tok_s"]
     pair = [Arrival(0.0, 16, 256), Arrival(1.0, 16, 4)]
@@ -117,67 +137,101 @@ PROBES = 5  # rates that each arm is tried at, in real time
 CLOSED = 8  # batches of the control
 
 
-def real(
-    asked: Sequence[Any], model: str, max_bs: int, times: float, threads: int | None, seed: int
-) -> dict[str, Any]:
-    """The same question in real time: each arm's highest rate by bisection, and the control. lag_p99_s: how late the
-    process that asks was at worst; valid: never more than 5 ms."""
+def real(asked: Sequence[Any], model: str, max_bs: int, times: float, threads: int | None, seed: int) -> dict[str, Any]:
+    """The same question in real time. lag_p99_s: how late the process that asks was, in the worst of the runs; valid:
+    never more than 5 ms."""
     from edgewise.embedded import embedded_model
-    from edgewise.engine.policies import POLICIES
-    from edgewise.serve.calibrate import measure_cost
     from edgewise.serve.hub import locate
     from edgewise.serve.llm import LLM
-    from edgewise.sim.clients import play_live
-    from edgewise.sim.load import Arrival, at_load, seat_seconds
-    from edgewise.sim.play import summary, tokens_hash
 
     path = embedded_model() if model == "embedded" else locate(model)
-    longest = max(arrival.prompt_tokens + arrival.output_tokens for arrival in asked)
-    with LLM(path, ctx_size=0, max_num_seqs=max(9, max_bs), threads=threads) as llm:
-        fit = [one for one in asked if one.prompt_tokens + one.output_tokens <= llm.context]
-        if not fit:
-            raise BadInput(f"No request fits into {llm.context} tokens; the longest takes {longest}. Raise --scale.")
-        engine = llm.parts.engine
-        engine.kv.pages.reuse = False  # type: ignore[attr-defined]  # every probe asks the same texts again
-        costs = measure_cost(engine)
-        engine.sequences = max_bs
-        lags: list[float] = []
-        hashes: set[str] = set()
-
-        def run(arm: str, arrivals: Sequence[Any]) -> dict[str, float]:
-            engine.policy = POLICIES.build(ARMS[arm])
-            records, lag = play_live(engine, arrivals, seed, together=arm == "static")
-            lags.append(lag)
-            if arrivals is not closed:
-                hashes.add(tokens_hash(records[: len(fit)]))
-            return summary(records)
-
-        closed = [Arrival(0.0, 64, 64)] * (CLOSED * max_bs)
-        control = [run(arm, closed)["tok_s"] for arm in ("iteration", "static", "static", "iteration")]
-        work = sum(seat_seconds(arrival, costs, max_bs) for arrival in fit) / len(fit)
-        few = [Arrival(3.0 * max_bs * work * at, *_sizes(one)) for at, one in enumerate(fit[:16])]
-        engine.policy = POLICIES.build("fcfs")
-        idle = summary(play_live(engine, few, seed)[0])["latency_per_token_s"]
-        found: dict[str, Any] = {
-            "model": llm.name, "requests": len(fit), "left_out": len(asked) - len(fit),
-            "idle_latency_per_token_s": idle,
-        }  # fmt: skip
+    # Seats for the padding of a batch as well, and eight for the measuring of costs.
+    with LLM(path, ctx_size=0, max_num_seqs=2 * max_bs + 8, threads=threads) as llm:
+        live = Live(llm.parts.engine, asked, llm.context, max_bs, seed)
+        found: dict[str, Any] = {"model": llm.name, "requests": len(live.asked)}
+        found |= {"left_out": len(asked) - len(live.asked), "control": live.control()}
+        found["idle_latency_per_token_s"] = idle = live.idle()
         for arm in ARMS:
-            low, high = 0.0, 1.6
-            for _ in range(PROBES):
-                middle = (low + high) / 2
-                seen = run(arm, at_load(fit, middle, costs, max_bs))
-                if seen["latency_per_token_s"] <= times * idle:
-                    low = middle
-                    found |= {f"{arm}_tok_s": seen["tok_s"], f"{arm}_ttft_p99_s": seen["ttft_p99_s"]}
-                else:
-                    high = middle
-            found[f"{arm}_rps"] = low / work
-        found["ratio"] = found["iteration_rps"] / found["static_rps"] if found["static_rps"] else math.inf
-        found["control"] = (control[0] + control[3]) / (control[1] + control[2])
-    found["tokens_hash"] = hashes.pop() if len(hashes) == 1 else "DIFFERENT"
-    return found | {"lag_p99_s": max(lags), "valid": max(lags) <= 0.005}
+            found[f"{arm}_rps"] = highest(partial(live.latency, arm), times * idle, PROBES) / live.work
+        return found | ratios(found) | live.books()
 
 
-def _sizes(arrival: Any) -> tuple[int, int]:
-    return arrival.prompt_tokens, arrival.output_tokens
+class Live:
+    """All arms on one engine that is otherwise idle. Requests that do not fit into `context` are left out."""
+
+    def __init__(self, engine: Any, asked: Sequence[Any], context: int, max_bs: int, seed: int) -> None:
+        from edgewise.serve.calibrate import measure_cost
+        from edgewise.sim.load import seat_seconds
+
+        self.engine, self.seed, self.max_bs = engine, seed, max_bs
+        self.asked = [one for one in asked if one.prompt_tokens + one.output_tokens <= context]
+        if not self.asked:
+            longest = max(one.prompt_tokens + one.output_tokens for one in asked)
+            raise BadInput(f"No request fits into {context} tokens; the longest takes {longest}. Raise --scale.")
+        engine.kv.pages.reuse = False  # every run asks the same texts again
+        self.costs = measure_cost(engine)
+        self.work = sum(seat_seconds(one, self.costs, max_bs) for one in self.asked) / len(self.asked)
+        self.lags: list[float] = []
+        self.hashes: set[str] = set()
+        engine.sequences = max_bs
+
+    def run(self, arm: str, arrivals: Sequence[Any]) -> tuple[dict[str, float], str]:
+        """One load from its first arrival to its last answer: what `summary` says of it, and the hash of its tokens."""
+        from edgewise.engine.policies import POLICIES
+        from edgewise.sim.clients import play_live
+        from edgewise.sim.padding import PaddedBatches
+        from edgewise.sim.play import summary, tokens_hash
+
+        policy, padded = ARMS[arm]
+        engine, inner = self.engine, self.engine.runner
+        engine.policy = POLICIES.build(policy)
+        try:
+            if padded:
+                engine.runner = PaddedBatches(inner, engine.kv, engine.rows)
+            records, lag = play_live(engine, arrivals, self.seed, together=policy == "static")
+        finally:
+            if padded:
+                engine.runner.clear()
+            engine.runner = inner
+        self.lags.append(lag)
+        return summary(records), tokens_hash(records)
+
+    def control(self) -> float:
+        """Equal lengths, all there at once: throughput over that of the baseline."""
+        from edgewise.sim.load import Arrival
+
+        closed = [Arrival(0.0, 64, 64)] * (CLOSED * self.max_bs)
+        first, second, third, last = (
+            self.run(arm, closed)[0]["tok_s"] for arm in ("iteration", "static", "static", "iteration")
+        )
+        return (first + last) / (second + third)
+
+    def idle(self) -> float:
+        """Mean latency per token of the same requests, each of them alone."""
+        from edgewise.engine.policies import POLICIES
+        from edgewise.sim.play import prompt_of
+
+        self.engine.policy = POLICIES.build("fcfs")
+        taken: list[float] = []
+        for at, one in enumerate(self.asked):
+            prompt = prompt_of(at, one, self.engine.vocab, self.seed)
+            params = SamplingParams(temperature=0.0, max_tokens=one.output_tokens, ignore_eos=True)
+            begin = time.perf_counter()
+            self.engine.add(Request(prompt, params, str(at)))
+            while self.engine.has_work():
+                self.engine.step()
+            taken.append((time.perf_counter() - begin) / one.output_tokens)
+        return sum(taken) / len(taken)
+
+    def latency(self, arm: str, share: float) -> float:
+        """Mean latency per token at a share of what full steps could do."""
+        from edgewise.sim.load import at_load
+
+        found, tokens = self.run(arm, at_load(self.asked, share, self.costs, self.max_bs))
+        self.hashes.add(tokens)
+        return found["latency_per_token_s"]
+
+    def books(self) -> dict[str, Any]:
+        """Whether all runs gave the same tokens, and whether the client kept time."""
+        tokens = next(iter(self.hashes)) if len(self.hashes) == 1 else "DIFFERENT"
+        return {"tokens_hash": tokens, "lag_p99_s": max(self.lags), "valid": max(self.lags) <= 0.005}
