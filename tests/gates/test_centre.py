@@ -18,7 +18,7 @@ CENTRE = {
         "seq", "arrival_s", "prompt_tokens", "prefilled", "generated", "running", "priority", "key", "left", "served_s",
         "since_s", "promotions", "swapped",
     ),
-    Decision: ("prefill", "decode", "preempt", "promote", "park", "fetch"),
+    Decision: ("prefill", "decode", "preempt", "promote", "park", "fetch", "stays"),
 }  # fmt: skip
 
 
