@@ -30,4 +30,4 @@ def test_fields_are_frozen(cls):
 
 def test_caps_and_taps_are_few():
     assert [cap.name for cap in Cap] == ["REWIND", "FORK", "EXPORT", "TREE", "EXACT"]
-    assert [tap.name for tap in Tap] == ["HIDDEN", "GATE"]
+    assert [tap.name for tap in Tap] == ["HIDDEN", "GATE", "STATES"]

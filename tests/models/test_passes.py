@@ -119,6 +119,12 @@ class Peeking:
         assert np.isfinite(np.asarray(x)).all()
         return self.inner.blocks(x, batch, layers)
 
+    def states(self, x: Array) -> Array:
+        return self.inner.states(x)
+
+    def logits(self, states: Array) -> Array:
+        return self.inner.logits(states)
+
     def head(self, x: Array, batch: Batch) -> Array:
         return self.inner.head(x, batch)
 

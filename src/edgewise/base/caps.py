@@ -20,6 +20,7 @@ class Tap(enum.Enum):
 
     HIDDEN = "hidden"  # (tokens, dim) after a layer
     GATE = "gate"  # (tokens, experts) router logits
+    STATES = "states"  # (rows whose logits are wanted, dim) after the last norm
 
 
 def check_needs(who: str, needs: frozenset[Cap], giver: str, gives: frozenset[Cap]) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgewise.base import Cap, SamplingParams, SeqId, Tap
-from edgewise.kernels.api import Device, Floats
-from edgewise.models.api import ModelSpec
+from edgewise.kernels.api import Array, Device, Floats
+from edgewise.kv.api import KVCache
+from edgewise.models.api import Model, ModelSpec
 from edgewise.weights.api import Header
 
 MANY = 1 << 30
@@ -53,21 +54,27 @@ class Draft:
 
 
 class Accepted(NamedTuple):
-    """The outcome of one verification: new tokens (at least one) and which draft nodes they came from."""
+    """The outcome of one verification: new tokens (at least one) and which draft nodes they came from.
+
+    state: the row of Spent.states that the last of them was read from; the engine fills it in, for who listens."""
 
     seq: SeqId
     tokens: tuple[int, ...]
     nodes: tuple[int, ...] = ()
     logits_rows: tuple[int, ...] = ()
+    state: int = -1
 
 
 class Spent(NamedTuple):
-    """What a step took: seconds of drafting and of the pass; its rows were `decode` (drafts included) and `prefill`."""
+    """What a step took: seconds of drafting and of the pass; its rows were `decode` (drafts included) and `prefill`.
+
+    states: what a speculator's tap shows of the rows with logits; valid while it is being told."""
 
     draft_s: float
     pass_s: float
     decode: int
     prefill: int
+    states: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,16 @@ class Speculator(Protocol):
     def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None: ...
 
     def end(self, seq: SeqId) -> None: ...
+
+
+class Insider(Speculator, Protocol):
+    """A speculator that sees inside the target: its taps are not empty. layer: whose output Tap.HIDDEN is to show, in
+    Spent.states, if that is what it asks for."""
+
+    layer: int
+
+    # after `prepare`, once the target is there: it may compute with these, and leaves every sequence as it was
+    def attach(self, model: Model, kv: KVCache) -> None: ...
 
 
 class Sampler(Protocol):

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from edgewise.base import SeqId
-from edgewise.kernels.api import Floats
+from edgewise.decode.api import Insider
+from edgewise.kernels.api import Array, Floats
 
 
 class StepCost(NamedTuple):
@@ -105,3 +106,7 @@ class Runner(Protocol):
 
     # of each row of the last step's logits: the first index of its largest value; -1 where a value is not finite
     def peaks(self) -> Sequence[int]: ...
+
+    # from now on: what its taps ask for of each step, in the order of the logits; the same logits, bit for bit
+    def open_to(self, insider: Insider | None) -> None: ...
+    def shown(self) -> Array | None: ...  # of the last step; None: to nobody

@@ -7,11 +7,12 @@ questions. Law 1 makes the result of a request independent of everything that ha
 
 import itertools
 from collections.abc import Callable, Collection, Sequence
+from typing import cast
 
 import numpy as np
 
 from edgewise.base import BadInput, Cap, Clock, EdgewiseError, Event, Incompatible, OutOfRoom, Request, SeqId, WallClock
-from edgewise.decode.api import Accepted, Draft, Speculator, Spent, Verifier
+from edgewise.decode.api import Accepted, Draft, Insider, Speculator, Spent, Verifier
 from edgewise.decode.grammars import Grammars, Piece
 from edgewise.decode.logprobs import token_logprobs
 from edgewise.decode.rules import rules_for
@@ -63,7 +64,9 @@ class Engine:
     ) -> None:
         if min(rows, sequences, context) < 1:
             raise BadInput(f"The engine needs rows, sequences and context ≥ 1, not {rows}, {sequences} and {context}.")
-        self.runner, self.kv, self.policy, self.speculator, self.verifier = runner, kv, policy, speculator, verifier
+        self.runner, self.kv, self.policy = runner, kv, policy
+        self._insider = False
+        self.draft_with(speculator, verifier)
         self.vocab, self.context, self.ends = vocab, context, frozenset(ends)
         self.grammars = None if pieces is None else Grammars(pieces, vocab, self.ends)
         self.rows, self.sequences, self.page_tokens, self.seed = rows, sequences, page_tokens, seed
@@ -86,6 +89,12 @@ class Engine:
         self._next_branch = itertools.count(-1_000_000, -1)  # requests count up from 0, a runner's own down from -1
         self._ordinal = itertools.count()
         self._next_seq = itertools.count()
+
+    def draft_with(self, speculator: Speculator, verifier: Verifier) -> None:
+        """Who drafts and who decides from now on. Only while nothing runs."""
+        if speculator.taps or self._insider:
+            self.runner.open_to(cast(Insider, speculator) if speculator.taps else None)
+        self.speculator, self.verifier, self._insider = speculator, verifier, bool(speculator.taps)
 
     def add(self, request: Request) -> str:
         """Queues a request; its id. Raises BadInput before any work when it cannot be served."""
@@ -301,6 +310,8 @@ class Engine:
                 except Exception as problem:  # a rule, or what a user gave it, is at fault: this sample's affair
                     self._end(member, "error", _words(problem))
                     continue
+                if self._insider:
+                    accepted = accepted._replace(state=rows.start + accepted.logits_rows[-1])
                 outcomes.append(accepted)
                 member.cached = before + len(accepted.tokens) - 1
                 if piece.branches:
@@ -310,7 +321,8 @@ class Engine:
                 self._emit(member, accepted, logits[rows], piece.wanted - 1)
             if sample.running and len(piece.tokens) > piece.wanted:  # a prompt is complete: others may begin with it
                 self.kv.remember(sample.seq, sample.tokens)
-        self.speculator.accepted(outcomes, self._spent)
+        spent = self._spent._replace(states=self.runner.shown()) if self._insider else self._spent
+        self.speculator.accepted(outcomes, spent)
 
     def _emit(self, sample: Sample, accepted: Accepted, logits: Floats, drafted: int) -> None:
         """Appends the new tokens, up to the first that ends the text, and tells of them."""

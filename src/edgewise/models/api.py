@@ -86,4 +86,7 @@ class Model(Protocol):
 
     def states(self, x: Array) -> Array: ...  # after the last norm, as embeddings are made of them: (tokens, dim)
 
-    def head(self, x: Array, batch: Batch) -> Array: ...  # (len(batch.outputs), vocab)
+    def logits(self, states: Array) -> Array: ...  # of `states`: (rows, vocab)
+
+    # logits of the wanted rows' states, in one go: (len(batch.outputs), vocab)
+    def head(self, x: Array, batch: Batch) -> Array: ...

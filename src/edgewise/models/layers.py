@@ -331,10 +331,13 @@ class Decoder:
         return self.device.rms_norm(x, self.norm, self.spec.eps)
 
     def head(self, x: Array, batch: Batch) -> Array:
-        device, extra = self.device, self.spec.extra
         if len(batch.outputs) != len(batch.ids):
-            x = device.rows(x, batch.outputs)
-        logits = device.linear(device.rms_norm(x, self.norm, self.spec.eps), self.head_weight, self.head_bias)
+            x = self.device.rows(x, batch.outputs)
+        return self.logits(self.states(x))
+
+    def logits(self, states: Array) -> Array:
+        device, extra = self.device, self.spec.extra
+        logits = device.linear(states, self.head_weight, self.head_bias)
         if extra.get("logit_scale") is not None:
             logits = device.scale(logits, extra["logit_scale"])
         if extra.get("logit_softcap") is not None:

@@ -13,19 +13,36 @@ TRIES = 3  # recordings that failed in a row before a kind of step is left as it
 class Pass:
     """model and device: what computes. replays: whether steps may be; an owner may say no.
 
-    `why`: the reason for the last recording that could not be used."""
+    `why`: the reason for the last recording that could not be used. `states`: of the last run's outputs, where they are
+    kept: (len(batch.outputs), dim), valid until the next run."""
 
     def __init__(self, model: Model, device: Device) -> None:
         self.model = model
         self.device = device
         self.replays = model.replays
         self.why = ""
+        self.states: Array | None = None
+        self._keeping = False
+        self._others: list[Program | None] = [None, None, None]  # of the other way
         self._layers = range(model.spec.layers)
         self._programs: list[Program | None] = [None, None, None]  # no logits wanted, all rows', some rows'
         self._tries = [TRIES] * 3
 
+    def keep_states(self, keep: bool) -> None:
+        """From now on `states` is set. The head then runs by itself, after what is replayed: the same bits."""
+        if keep != self._keeping:
+            self._keeping, self.states = keep, None
+            self._programs, self._others = self._others, self._programs
+
     def run(self, batch: Batch) -> Array | None:
         """Logits (len(batch.outputs), vocab) on the device, None when there are no outputs. The caller commits."""
+        result = self._run(batch)
+        if not self._keeping:
+            return result
+        self.states = result
+        return None if result is None else self.model.logits(result)
+
+    def _run(self, batch: Batch) -> Array | None:
         wanted = len(batch.outputs)
         kind = 0 if not wanted else 1 if wanted == len(batch.ids) else 2
         if self.replays and batch.listen is None:
@@ -38,7 +55,9 @@ class Pass:
 
     def _verbs(self, batch: Batch) -> Array | None:
         x = self.model.blocks(self.model.embed(batch), batch, self._layers)
-        return self.model.head(x, batch) if len(batch.outputs) else None
+        if not self._keeping or not len(batch.outputs):
+            return self.model.head(x, batch) if len(batch.outputs) else None
+        return self.model.states(x if len(batch.outputs) == len(batch.ids) else self.device.rows(x, batch.outputs))
 
     def _record(self, batch: Batch, kind: int) -> Array | None:
         recording = self.device.record(batch.ids, batch.positions, batch.outputs, batch.plan)

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.base import Clock
+from edgewise.base import Clock, Incompatible
+from edgewise.decode.api import Insider
 from edgewise.engine.api import StepCost, Work
-from edgewise.kernels.api import Floats
+from edgewise.kernels.api import Array, Floats
 from edgewise.sim.memory import START, follow
 
 
@@ -64,6 +65,12 @@ class CostRunner:
 
     def peaks(self) -> Sequence[int]:
         return self._peaks
+
+    def open_to(self, insider: Insider | None) -> None:
+        raise Incompatible("A simulated pass has no hidden states, so nobody can draft from them. Choose another one.")
+
+    def shown(self) -> Array | None:
+        return None
 
 
 class PaddedRunner(CostRunner):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgewise.base import Tap
 from edgewise.kernels.api import Array, AttnSpec, Device, Weight
 from edgewise.kv.paged import PagedCache
 from edgewise.models.api import Batch, ModelSpec
@@ -47,10 +48,15 @@ class ToyModel:
             spec = AttnSpec(layer, self.HEADS, self.KV_HEADS, self.HEAD_DIM, 0.25, self.spec.windows[layer])
             seen = batch.kv.attend(spec, q, k, v, batch.plan)
             x = device.linear(seen, self.projections[layer][3], None, x)
+            if batch.listen is not None:
+                batch.listen(Tap.HIDDEN, layer, x)
         return x
 
     def states(self, x: Array) -> Array:
         return x
 
     def head(self, x: Array, batch: Batch) -> Array:
-        return self.device.linear(self.device.rows(x, batch.outputs), self.out)
+        return self.logits(self.device.rows(x, batch.outputs))
+
+    def logits(self, states: Array) -> Array:
+        return self.device.linear(states, self.out)

@@ -9,14 +9,16 @@ Status: kept
 
 import itertools
 from collections.abc import Generator, Sequence
+from functools import partial
 
 import numpy as np
 
-from edgewise.base import SeqId
+from edgewise.base import SeqId, Tap
+from edgewise.decode.api import Insider
 from edgewise.engine.api import Work
 from edgewise.kernels.api import Array, Device, Floats, SeqRows
 from edgewise.kv.api import KVCache
-from edgewise.models.api import Batch, Model
+from edgewise.models.api import Batch, Listener, Model
 from edgewise.models.passes import Pass
 
 
@@ -30,6 +32,8 @@ class TextRunner:
         self.forward = Pass(model, device)
         self._nothing = np.empty((0, model.spec.vocab), np.float32)
         self._scratch = itertools.count(-1, -1)  # sequences of `score`; requests count up from 0
+        self._listen: Listener | None = None
+        self._hidden: Array = None  # of all rows of the last step, after the layer that somebody listens to
         self._logits: Array = None  # keeps the device's array alive while the caller looks at it
 
     def step(self, work: Sequence[Work]) -> Floats:
@@ -53,14 +57,32 @@ class TextRunner:
             seqs.append(SeqRows(seq, start, count, past))
             place += range(past, past + count)
         ids, positions, outputs = np.array(flat, np.int32), np.array(place, np.int32), np.array(wanted, np.int32)
-        batch = Batch(ids, positions, tuple(seqs), outputs, self.kv, self.kv.begin(seqs, copies))
-        self._logits = self.forward.run(batch)
+        batch = Batch(ids, positions, tuple(seqs), outputs, self.kv, self.kv.begin(seqs, copies), self._listen)
+        self._logits, self._outputs = self.forward.run(batch), outputs
         self.kv.commit(seqs)
         return self._nothing if self._logits is None else self.device.download(self._logits)
 
     def peaks(self) -> Sequence[int]:
         """Of each row of the last step's logits the first index of its largest value; -1: not all are finite."""
         return () if self._logits is None else self.device.peaks(self._logits)
+
+    def open_to(self, insider: Insider | None) -> None:
+        taps = frozenset() if insider is None else insider.taps
+        self.forward.keep_states(Tap.STATES in taps)
+        self._listen = None
+        if insider is not None:
+            if Tap.HIDDEN in taps:
+                self._listen = partial(self._heard, insider.layer)
+            insider.attach(self.model, self.kv)
+
+    def _heard(self, wanted: int, tap: Tap, layer: int, value: Array) -> None:
+        if tap is Tap.HIDDEN and layer == wanted:
+            self._hidden = value
+
+    def shown(self) -> Array | None:
+        if self._listen is None:
+            return self.forward.states
+        return None if self._logits is None else self.device.rows(self._hidden, self._outputs)
 
     def states(self, tokens: Sequence[int], chunk: int) -> Generator[Floats, None, None]:
         """What the model holds of every token after its last norm, from a sequence of its own: (≤ chunk, dim)."""

@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pydoc_data.topics import topics
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import typer
 
 from edgewise.base import BadInput, EdgewiseError, Request, SamplingParams, SeqId
-from edgewise.decode.api import Accepted, Draft, SeqView, Speculator, Spent, Target
+from edgewise.decode.api import Accepted, Draft, Insider, SeqView, Speculator, Spent, Target
 from edgewise.kernels.api import Floats
 from edgewise.serve.options import Json, Threads, split_members, table
 
@@ -103,7 +103,7 @@ def compare(
     for at in range(rounds + 1):  # the first is not counted: prompts are cached by it
         for name, member in members:
             member.ready(target)
-            engine.speculator, engine.verifier = member, verifier
+            engine.draft_with(member, verifier)
             if at == 1:
                 member.forget()
             got, spent = decode(engine, asked)
@@ -225,7 +225,14 @@ class Watched:
     prepared: bool = False
     last: dict[SeqId, int] = field(default_factory=dict)
     needs: Any = frozenset()
-    taps: Any = frozenset()
+
+    @property
+    def taps(self) -> Any:
+        return self.inner.taps
+
+    @property
+    def layer(self) -> int:
+        return cast(Insider, self.inner).layer
 
     def ready(self, target: Target) -> None:
         if not self.prepared:
@@ -246,6 +253,9 @@ class Watched:
         found = self.inner.propose(seqs, budget)
         self.last = {view.seq: len(draft.tokens) for view, draft in zip(seqs, found, strict=True)}
         return found
+
+    def attach(self, model: Any, kv: Any) -> None:
+        cast(Insider, self.inner).attach(model, kv)
 
     def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
         if not spent.prefill and spent.decode:

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.decode.api import Insider
 from edgewise.engine.api import Runner, Work
-from edgewise.kernels.api import Floats
+from edgewise.kernels.api import Array, Floats
 from edgewise.serve.llm import LLM
 from edgewise.testing.soak import Found
 from edgewise.testing.soak.serving import Answer, Served, reset, serving, until
@@ -52,6 +53,13 @@ class Poisoned:
         for row in self._bad:
             best[row] = -1
         return best
+
+
+    def open_to(self, insider: Insider | None) -> None:
+        self.inner.open_to(insider)
+
+    def shown(self) -> Array | None:
+        return self.inner.shown()
 
 
 class Mute:
