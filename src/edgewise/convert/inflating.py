@@ -23,6 +23,8 @@ from edgewise.convert.models import describe
 from edgewise.convert.quantisers import QUANTISERS
 from edgewise.convert.rows import Rows
 from edgewise.convert.writing import Order, Watch, Written, save_gguf
+from edgewise.decode.drafting_weights import beside, companions, read_tensors, write_tensors
+from edgewise.decode.drafting_weights import widened as widened_drafts
 from edgewise.kernels import formats
 from edgewise.models import read_spec
 from edgewise.models.api import ModelSpec
@@ -178,6 +180,10 @@ def inflate(model: Path, out: Path, *, gib: float, force: bool = False, watch: W
         written = save_gguf(widened(metadata, spec, by), wide, order, spec.layers)
     finally:
         source.close()
+    for what, file in companions(header.files[0] if header.dialect == "gguf" else header.folder):
+        about, weights = widened_drafts(*read_tensors(file), by.stream)
+        write_tensors(beside(open_checkpoint(out).header(), what), weights, about)
+        written.notices.append(f"{file.name}, which drafts for it, was widened too.")
     written.notices.append(
         f"{by.stream} times the width, {by.heads} times the heads, {by.neurons} times the neurons of {header.name}."
     )

@@ -7,6 +7,8 @@ SPECULATORS = Catalog("speculator", __name__, {
     "ngram": ".ngram:NgramSpeculator",
     "suffix": ".suffix:SuffixSpeculator",
     "draft": ".draft:DraftModelSpeculator",
+    "streaming": ".streaming:StreamingSpeculator",
+    "medusa": ".medusa:MedusaSpeculator",
     "auto": ".auto:AutoSpeculator",
 })
 WITH_MODEL = "draft"  # the member that needs a model of its own

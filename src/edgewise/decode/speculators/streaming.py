@@ -1,0 +1,130 @@
+"""Streams of the newest token pass through the top layers once more and say the tokens after the next one.
+
+Stream j begins as the token's state below the top layers plus a learnt vector, j places farther; in each top layer it
+attends to the text and to the streams before it, and the target's own head reads from it. Ranks of the streams' best
+tokens make a searched tree, as with heads. Nothing of the target is changed (the paper's lossless mode), and nothing
+the streams leave behind is kept. The paper gives streams to every row of the verifying pass, and keeps those of the
+row that was accepted last. Here they are computed for that row alone, in a short pass of their own after it: the same
+drafts for the price of reading the top layers twice, since on a CPU rows are what a pass of many nodes is paid in.
+
+Paper:  Bhendawade et al., Speculative Streaming, 2024, arXiv:2402.11131
+Exact.
+Needs:  REWIND, TREE; streams trained for this model (`edgewise train streaming`)
+Cost:   the top layers and the head read once more a step; a listened-to pass is not replayed
+Status: trial
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from edgewise.base import BadInput, Cap, Incompatible, OutOfRoom, SeqId, Tap
+from edgewise.decode.api import Accepted, Draft, SeqView, Spent, Target
+from edgewise.decode.choices import Guesses, calibrated, choose_tree, ranked_rows
+from edgewise.decode.drafting_weights import beside, read_tensors
+from edgewise.kernels.api import Floats, SeqRows
+from edgewise.kv.api import KVCache
+from edgewise.models.api import Batch, Model
+
+
+class StreamingSpeculator:
+    """streams: file; default: the one beside the model. tree: "searched", "cartesian", widths as 3x2x1, or a JSON file.
+    nodes: of a searched or Cartesian tree. depth: streams in use at most. shuffle: a control; with a seed the streams
+    speak of other tokens."""
+
+    needs: ClassVar[frozenset[Cap]] = frozenset({Cap.REWIND, Cap.TREE})
+    taps: ClassVar[frozenset[Tap]] = frozenset({Tap.HIDDEN})
+
+    def __init__(
+        self, streams: str = "", tree: str = "searched", nodes: int = 12, depth: int = 16, shuffle: int = 0
+    ) -> None:
+        if not (isinstance(nodes, int) and nodes >= 1 and isinstance(depth, int) and depth >= 1):
+            raise BadInput(f"speculator 'streaming': nodes={nodes!r} and depth={depth!r} must be integers, 1 or more.")
+        self.streams, self.tree, self.nodes, self.depth = str(streams), str(tree), nodes, depth
+        self.shuffle = shuffle
+        self.layer = -1
+        self._model: Any = None
+        self._kv: Any = None
+
+    def prepare(self, target: Target) -> int:
+        spec, name = target.spec, target.header.name
+        path = Path(self.streams) if self.streams else beside(target.header, "streaming")
+        if not path.is_file():
+            raise BadInput(
+                f"{name} has no streams: {path} is not there. Train some with `edgewise train streaming MODEL`, or "
+                "name a file: streaming:streams=FILE."
+            )
+        metadata, tensors = read_tensors(path)
+        embed, top = tensors.get("embed"), metadata.get("layers", "")
+        if embed is None or embed.ndim != 2 or not len(embed) or not top.isdecimal():
+            raise BadInput(f"{path} has no streams: the tensor 'embed' or the number of layers is missing.")
+        shapes: dict[str, tuple[int, ...]] = {"embed": (len(embed), spec.dim)}
+        if "down" in tensors and "up" in tensors:
+            rank = tensors["down"].shape[1] if tensors["down"].ndim == 3 else -1
+            shapes |= {"down": (len(embed), rank, spec.dim), "up": (len(embed), spec.dim, rank)}
+        for part, shape in shapes.items():
+            if tensors[part].shape != shape:
+                raise Incompatible(
+                    f"{path}: '{part}' has the shape {tensors[part].shape}, but {name} needs {shape}: the streams were "
+                    "trained for another model. Train streams for this one."
+                )
+        if not 1 <= int(top) < spec.layers:
+            raise Incompatible(f"{path} is for the top {top} layers, but {name} has {spec.layers}. It is for another.")
+        self.layer = spec.layers - int(top) - 1
+        accuracy = calibrated(path, tensors.get("accuracy"), len(embed))[: self.depth]
+        self._guesses = Guesses(choose_tree("streaming", self.tree, self.nodes, accuracy))
+        use = self._guesses.tree.depth
+        self._embed = embed[:use]
+        self._low = (tensors["down"][:use], tensors["up"][:use]) if "down" in shapes else None
+        self._device, self._context = target.device, target.context
+        self._mixed = np.random.default_rng(self.shuffle).permutation(spec.vocab) if self.shuffle else None
+        return sum(values.nbytes for values in tensors.values())
+
+    def attach(self, model: Model, kv: KVCache) -> None:
+        self._model, self._kv = model, kv
+        self._top = range(self.layer + 1, model.spec.layers)
+
+    def begin(self, seq: SeqId, tokens: Sequence[int]) -> None:
+        self._guesses.begin(seq)
+
+    def propose(self, seqs: Sequence[SeqView], budget: int) -> Sequence[Draft]:
+        count = len(self._embed)
+        roomy = [view for view in seqs if self._reserve(view, count)]
+        drafts = dict(zip([view.seq for view in roomy], self._guesses.drafts(roomy, budget, self._best), strict=True))
+        return [drafts.get(view.seq, Draft()) for view in seqs]
+
+    def _reserve(self, view: SeqView, count: int) -> bool:
+        """Room for its streams behind the text, where the tokens of the next pass will be."""
+        past = self._kv.length(view.seq) if self._guesses.ready(view.seq) else 0
+        if past != len(view.tokens) - 1 or past + count > self._context:
+            return False
+        try:
+            self._kv.reserve(view.seq, past + count)
+        except OutOfRoom:
+            return False
+        return True
+
+    def _best(self, seqs: Sequence[SeqView], states: Floats) -> Any:
+        """The streams' best tokens: (sequences, streams, ranks)."""
+        device, model, kv, tree = self._device, self._model, self._kv, self._guesses.tree
+        each, count = len(seqs), len(self._embed)
+        x = states[:, None] + self._embed
+        if self._low is not None:
+            x = x + np.einsum("nd,srd,ser->nse", states, *self._low, optimize=True).astype(np.float32)
+        rows = [SeqRows(view.seq, i * count, count, len(view.tokens) - 1) for i, view in enumerate(seqs)]
+        places = np.concatenate([np.arange(row.past, row.past + count, dtype=np.int32) for row in rows])
+        every = np.arange(each * count, dtype=np.int32)
+        batch = Batch(np.zeros_like(every), places, tuple(rows), every, kv, kv.begin(rows))
+        y = model.blocks(device.upload(x.reshape(each * count, -1)), batch, self._top)
+        logits = device.download(model.head(y, batch))
+        found = ranked_rows(logits, tree.width).reshape(each, count, -1)
+        return found if self._mixed is None else self._mixed[found]
+
+    def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
+        if spent.states is not None:
+            self._guesses.saw(outcomes, self._device.download(spent.states))
+
+    def end(self, seq: SeqId) -> None:
+        self._guesses.end(seq)

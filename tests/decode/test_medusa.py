@@ -1,0 +1,161 @@
+"""Heads that draft: the contract, equality whatever they say, and what is refused."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgewise.base import BadInput, Incompatible, SamplingParams, SeqId
+from edgewise.decode.api import Accepted, Draft, SeqView, Speculator, Spent
+from edgewise.decode.drafting_weights import read_tensors, widened, write_tensors
+from edgewise.decode.speculators import SPECULATORS
+from edgewise.decode.speculators.medusa import MedusaSpeculator
+from edgewise.kernels.devices import DEVICES
+from edgewise.testing.decode_contract import SpeculatorContract, toy_target
+from edgewise.testing.tiny import write_safetensors
+from edgewise.testing.toy import ToyModel
+
+DIM, VOCAB = ToyModel.DIM, 61
+
+
+def heads_file(path: Path, heads: int = 3, own: Sequence[int] = (), **instead: Any) -> Path:
+    numbers = np.random.default_rng(4)
+    tensors = {}
+    for k in range(heads):
+        tensors[f"{k}.0.linear.weight"] = numbers.standard_normal((DIM, DIM)).astype(np.float32) * 0.3
+        tensors[f"{k}.0.linear.bias"] = numbers.standard_normal(DIM).astype(np.float32)
+        if k in own:
+            tensors[f"{k}.1.weight"] = numbers.standard_normal((VOCAB, DIM)).astype(np.float32)
+    tensors["accuracy"] = np.linspace(0.6, 0.01, heads * 10, dtype=np.float32).reshape(heads, 10)
+    write_safetensors(path, {**tensors, **instead})
+    return path
+
+
+class TestMedusa(SpeculatorContract):
+    settings = ""
+
+    @pytest.fixture(autouse=True)
+    def _heads(self, tmp_path: Path) -> None:
+        self.path = heads_file(tmp_path / "heads.safetensors", own=(1,))
+
+    def make(self) -> Speculator:
+        member: Speculator = SPECULATORS.build(f"medusa:heads={self.path},nodes=9{self.settings}")
+        return member
+
+    def test_some_guesses_come_true(self) -> None:
+        """Or the tests above would compare nothing: 61 tokens, 9 guesses a step."""
+
+        class Counting(MedusaSpeculator):
+            hits = drafted = 0
+
+            def propose(self, seqs: Sequence[SeqView], budget: int) -> Sequence[Draft]:
+                drafts = super().propose(seqs, budget)
+                self.drafted += sum(len(draft.tokens) for draft in drafts)
+                return drafts
+
+            def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
+                self.hits += sum(len(outcome.nodes) for outcome in outcomes)
+                super().accepted(outcomes, spent)
+
+        member = Counting(heads=str(self.path), nodes=9)
+        self.run(member, "match")
+        assert member.drafted > 200
+        assert member.hits > 3
+
+
+class TestCartesianInFloat(TestMedusa):
+    settings = ",tree=3x2x1,dtype=f32,shuffle=5"
+
+
+def prepared(path: Path, **settings: Any) -> MedusaSpeculator:
+    member = MedusaSpeculator(heads=str(path), **settings)
+    device = DEVICES.build("reference")
+    assert member.prepare(toy_target(device)) > 0
+    member.attach(ToyModel(device), None)  # type: ignore[arg-type]
+    return member
+
+
+@pytest.mark.parametrize("own", [(), (0, 2)])
+def test_the_draft_is_what_the_heads_say(tmp_path: Path, own: tuple[int, ...]) -> None:
+    path = heads_file(tmp_path / "h.safetensors", own=own)
+    member = prepared(path, tree="2x1x2", dtype="f32")
+    device = DEVICES.build("reference")
+    model = ToyModel(device)
+    states = np.random.default_rng(1).standard_normal((5, DIM)).astype(np.float32)
+    numbers = np.random.default_rng(4)
+    views = [SeqView(SeqId(i), [1, 2, 3], 1, SamplingParams()) for i in (7, 8)]
+    for view in views:
+        member.begin(view.seq, view.tokens)
+    assert all(not draft.tokens for draft in member.propose(views, 99))  # nothing was seen yet
+    member.accepted(
+        [Accepted(SeqId(8), (1,), state=0), Accepted(SeqId(7), (1,), state=3), Accepted(SeqId(1), (1,), state=1)],
+        Spent(0, 0, 1, 0, states),
+    )
+    first, second = member.propose(views, 99)
+    best = []
+    for k in range(3):
+        weight = numbers.standard_normal((DIM, DIM)).astype(np.float32) * 0.3
+        y = states @ weight.T + numbers.standard_normal(DIM).astype(np.float32)
+        z = states + y / (1 + np.exp(-y))
+        table = numbers.standard_normal((VOCAB, DIM)).astype(np.float32) if k in own else model.out.values
+        best.append(np.argsort(-(z @ table.T), axis=1)[:, :2])
+    for draft, row in ((first, 3), (second, 0)):
+        a, b, c = (best[k][row] for k in range(3))
+        assert draft.tokens == (a[0], a[1], b[0], b[0], c[0], c[1], c[0], c[1])
+        assert draft.parents == (-1, -1, 0, 1, 2, 2, 3, 3)
+    assert [len(draft.tokens) for draft in member.propose(views, 9)] == [8, 1]
+
+
+def test_bad_heads_are_refused_by_name(tmp_path: Path) -> None:
+    target = toy_target(DEVICES.build("reference"))
+    with pytest.raises(BadInput, match=r"has no heads.*edgewise train medusa"):
+        MedusaSpeculator().prepare(target)
+    wide = heads_file(tmp_path / "wide.safetensors", **{"1.0.linear.weight": np.zeros((64, 64), np.float32)})
+    with pytest.raises(Incompatible, match=r"'1.0.linear.weight' has the shape \(64, 64\), but toy needs \(32, 32\)"):
+        MedusaSpeculator(heads=str(wide)).prepare(target)
+    nothing = tmp_path / "none.safetensors"
+    write_safetensors(nothing, {"x": np.zeros((2, 2), np.float32)})
+    with pytest.raises(BadInput, match=r"'0\.0\.linear\.weight' is missing"):
+        MedusaSpeculator(heads=str(nothing)).prepare(target)
+    odd = heads_file(tmp_path / "odd.safetensors", accuracy=np.full((3, 10), 2, np.float32))
+    with pytest.raises(BadInput, match="'accuracy' must be the chances"):
+        MedusaSpeculator(heads=str(odd)).prepare(target)
+    broken = heads_file(tmp_path / "nan.safetensors", **{"0.0.linear.bias": np.full(DIM, np.nan, np.float32)})
+    with pytest.raises(BadInput, match="not finite"):
+        MedusaSpeculator(heads=str(broken)).prepare(target)
+    good = heads_file(tmp_path / "good.safetensors")
+    with pytest.raises(BadInput, match="may be 3 widths"):
+        MedusaSpeculator(heads=str(good), tree="2x2x2x2").prepare(target)
+    (tmp_path / "t.json").write_text("[[0, 0]]")
+    with pytest.raises(BadInput, match="is no tree"):
+        MedusaSpeculator(heads=str(good), tree=str(tmp_path / "t.json")).prepare(target)
+    with pytest.raises(BadInput, match="dtype='q9'"):
+        MedusaSpeculator(dtype="q9")
+
+
+def test_widened_heads_say_the_same(tmp_path: Path) -> None:
+    """As `edgewise inflate` widens a model: copies of the stream, whose last norm gives each a share."""
+    device = DEVICES.build("reference")
+    narrow, wide = heads_file(tmp_path / "n.safetensors"), tmp_path / "w.safetensors"
+    write_tensors(wide, *reversed(widened(*read_tensors(narrow), 4)))
+
+    class Target:
+        def __init__(self, table: Any) -> None:
+            self.table = table
+
+        def logits(self, states: Any) -> Any:
+            return states @ self.table.T
+
+    table = np.random.default_rng(2).standard_normal((VOCAB, DIM)).astype(np.float32)
+    state = np.random.default_rng(3).standard_normal((1, DIM)).astype(np.float32)
+    said = []
+    for path, times in ((narrow, 1), (wide, 4)):
+        member = MedusaSpeculator(heads=str(path), dtype="f32")
+        target = toy_target(device)
+        member.prepare(replace(target, spec=replace(target.spec, dim=DIM * times)))
+        member.attach(Target(np.tile(table, times)), None)  # type: ignore[arg-type]
+        said.append(member._best([], np.tile(state, times) / np.float32(times)).tolist())
+    assert said[0] == said[1]
