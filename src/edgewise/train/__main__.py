@@ -5,6 +5,7 @@ edgewise train moe --steps 200 --resume    # stop it whenever you like, go on wi
 edgewise train base --bf16 --compile       # on a CPU with avx512_bf16
 edgewise train l --smoke                   # the whole way in seconds, with a tiny model
 edgewise train prepare                     # the text alone; --packages reads installed ones too
+edgewise train medusa MODEL                # heads that draft for a model; --help tells the rest
 edgewise train eval moe                    # what the member is good for, in figures
 edgewise train report base                 # bits per byte and samples, again
 edgewise train export draft --to FILE.gguf # or --to FOLDER
@@ -22,6 +23,7 @@ import torch
 from edgewise.base import BadInput, EdgewiseError
 from edgewise.train import work
 from edgewise.train.corpus import stdlib_folder
+from edgewise.train.drafters import DRAFTERS
 from edgewise.train.recipe import Recipe, load_recipe, members
 
 VERBS = ("prepare", "eval", "report", "export")
@@ -101,6 +103,9 @@ def chosen(args: argparse.Namespace) -> tuple[str, Recipe]:
 
 
 def run(argv: list[str]) -> None:
+    if argv and argv[0] in DRAFTERS:
+        DRAFTERS[argv[0]](argv[1:])
+        return
     args = parser().parse_args(argv)
     if args.words != ["all"]:
         one(args)

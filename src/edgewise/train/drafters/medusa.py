@@ -1,0 +1,181 @@
+"""`edgewise train medusa MODEL`: heads that guess the tokens after the next one, on a model that stays as it is.
+
+edgewise train medusa                       # heads for the embedded model, on what it writes itself
+edgewise train medusa MODEL --text FOLDER   # texts begin like this folder's files
+edgewise train medusa MODEL --smoke         # the whole way in seconds
+
+Medusa-1: only the heads are trained. The loss is the sum over heads of 0.8^k times the cross entropy of the token k + 1
+places after the next one. How often each head's ten best tokens are right on held-out text is kept in the file; trees
+are searched with it. Saved beside the model, where `--speculator medusa` finds them.
+Paper: Cai et al. 2024, https://arxiv.org/abs/2401.10774
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgewise.decode.drafting_weights import beside, write_tensors
+from edgewise.train.drafters._own_text import OwnText, add_text_options, opened, projection_of, states_of, write
+from edgewise.train.loop import fit
+from edgewise.train.recipe import TrainPlan
+
+FADE = 0.8  # of a head's loss, for every place farther
+RANKS = 10
+USUAL = 768
+
+
+class Heads(nn.Module):
+    """x + silu(W_k x + b_k), k-th head; `project` makes logits of it. They begin as the identity."""
+
+    def __init__(self, heads: int, projection: Tensor) -> None:
+        super().__init__()
+        self.vocab, dim = projection.shape
+        for k in range(heads):
+            linear = nn.Linear(dim, dim)
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+            self.add_module(f"{k}", nn.ModuleList([nn.ModuleDict({"linear": linear})]))
+        self.count = heads
+        self.register_buffer("projection", projection, persistent=False)
+
+    def linear(self, k: int) -> nn.Linear:
+        found: nn.Linear = self.get_submodule(f"{k}.0.linear")  # type: ignore[assignment]
+        return found
+
+    def forward(self, states: Tensor, some: Tensor | None = None) -> list[Tensor]:
+        """Logits (…, vocab) of every head, or of some tokens only."""
+        said = [states + functional.silu(self.linear(k)(states)) for k in range(self.count)]
+        projection: Tensor = self.projection if some is None else self.projection[some]  # type: ignore[index,assignment]
+        return [functional.linear(one, projection) for one in said]
+
+
+def pick(
+    states: Tensor, tokens: Tensor, prompt: int, heads: int, rows: Tensor, places: Tensor
+) -> tuple[Tensor, Tensor]:
+    """states (n, dim) at (row, place), and targets (n, heads): the tokens k + 2 places later."""
+    ahead = torch.arange(2, heads + 2, device=tokens.device)
+    return states[rows, places].float(), tokens[rows[:, None], places[:, None] + ahead].long()
+
+
+def shortlist(model: Heads, targets: Tensor, usual: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """The tokens a step is about: the usual ones, those that are right, as many at random; and targets among them.
+
+    A softmax over a fifth of the vocabulary costs a fifth, and it is nearly all that a step costs."""
+    numbers = torch.Generator().manual_seed(seed)
+    others = torch.randint(model.vocab, (len(usual) // 2,), generator=numbers).to(targets.device)
+    some = torch.unique(torch.cat((usual, targets.flatten(), others)))
+    return some, torch.searchsorted(some, targets)
+
+
+def heads_loss(logits: list[Tensor], targets: Tensor) -> Tensor:
+    each = [functional.cross_entropy(one.float(), targets[:, k]) * FADE**k for k, one in enumerate(logits)]
+    return torch.stack(each).sum()
+
+
+@torch.no_grad()
+def calibrate(model: Heads, states: Tensor, tokens: Tensor, prompt: int) -> Tensor:
+    """How often each head's token of each rank is the right one: (heads, ranks)."""
+    hits, count = torch.zeros(model.count, RANKS), 0
+    for row in range(len(tokens)):
+        places = torch.arange(prompt - 1, tokens.shape[1] - model.count - 1)
+        x, targets = pick(states, tokens, prompt, model.count, torch.full_like(places, row), places)
+        for k, logits in enumerate(model(x)):
+            hits[k] += (logits.topk(RANKS, -1).indices == targets[:, k : k + 1]).float().sum(0)
+        count += len(places)
+    return hits / max(1, count)
+
+
+def train(
+    text: OwnText, states: Any, projection: Any, to: Path, out: Path, *, heads: int, plan: TrainPlan, device: str,
+    minutes: float | None, bf16: bool, resume: bool, quiet: bool = False,
+) -> Tensor:
+    """Trains, and writes `to`. Returns the calibration (heads, ranks)."""
+    model = Heads(heads, torch.from_numpy(projection)).to(device)
+    held, tokens = torch.from_numpy(states).to(device), torch.from_numpy(text.tokens).to(device)
+    first, last = text.prompt - 1, tokens.shape[1] - heads - 1
+
+    def batches(step: int) -> tuple[Tensor, Tensor]:
+        numbers = torch.Generator().manual_seed(plan.seed + step)
+        rows = torch.randint(text.split, (plan.batch_tokens,), generator=numbers)
+        places = torch.randint(first, last, (plan.batch_tokens,), generator=numbers)
+        return pick(held, tokens, text.prompt, heads, rows.to(device), places.to(device))
+
+    @torch.no_grad()
+    def held_out(step: int) -> float:
+        numbers = torch.Generator().manual_seed(1)
+        rows = torch.randint(text.split, len(tokens), (2048,), generator=numbers)
+        places = torch.randint(first, last, (2048,), generator=numbers)
+        x, targets = pick(held, tokens, text.prompt, heads, rows.to(device), places.to(device))
+        return float(heads_loss(model(x), targets))
+
+    steps = iter(range(1 << 40))
+    counts = torch.bincount(tokens[:, text.prompt :].flatten(), minlength=len(projection))
+    usual = counts.topk(min(USUAL, len(projection))).indices
+
+    def objective(x: Tensor, targets: Tensor) -> Tensor:
+        some, among = shortlist(model, targets, usual, next(steps))
+        return heads_loss(model(x, some), among)
+
+    best: dict[str, Tensor] = {}
+    fit(
+        model, plan, out, batches=batches, objective=objective,
+        held_out=held_out, save=best.update, identity={"heads": heads, "plan": vars(plan), "texts": len(tokens)},
+        device=device, minutes=minutes, resume=resume, bf16=bf16, quiet=quiet,
+    )  # fmt: skip
+    model.load_state_dict(best)
+    accuracy = calibrate(model, held[text.split :], tokens[text.split :], text.prompt)
+    found = {name: value.float().cpu().numpy() for name, value in model.state_dict().items()}
+    write_tensors(to, {**found, "accuracy": accuracy.numpy()}, {"scale": "1"})
+    return accuracy
+
+
+def main(argv: list[str]) -> None:
+    it = argparse.ArgumentParser(
+        "edgewise train medusa", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_text_options(it)
+    it.add_argument("--heads", type=int, default=4, help="places after the next token (default: 4)")
+    it.add_argument("--steps", type=int, default=2000)
+    it.add_argument("--minutes", type=float, help="limit of the training's wall time")
+    it.add_argument("--lr", type=float, default=3e-3)
+    it.add_argument("--to", type=Path, help="the file to write (default: beside the model)")
+    it.add_argument("--out", type=Path, default=Path("build-train/medusa"), help="log.csv, loss.svg, state.pt")
+    it.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda when there is one")
+    it.add_argument("--bf16", action="store_true", help="bfloat16 products on a CPU too")
+    it.add_argument("--again", action="store_true", help="train anew on the text that is in OUT already")
+    it.add_argument("--resume", action="store_true", help="go on from OUT/state.pt")
+    args = it.parse_args(argv)
+    if args.smoke:
+        args.tokens, args.steps = 2000, min(args.steps, 8)
+    device = args.device or ("cuda" if torch.cuda.is_available() and not args.smoke else "cpu")
+    if args.threads and device == "cpu":
+        torch.set_num_threads(args.threads)
+    parts = opened(args, 64)
+    to = args.to or beside(parts.header, Path(__file__).stem)
+    args.out.mkdir(parents=True, exist_ok=True)
+    kept = args.out / "own.npz"  # text and states: a resumed run needs the same
+    if (args.resume or args.again) and kept.is_file():
+        with np.load(kept) as was:
+            text, states = OwnText(was["tokens"], int(was["prompt"])), was["states"]
+    else:
+        text = write(parts, args)
+        states = states_of(parts, text)
+        np.savez(kept, tokens=text.tokens, prompt=text.prompt, states=states)
+    projection = projection_of(parts)
+    del parts
+    plan = TrainPlan(
+        steps=args.steps, lr=args.lr, batch_tokens=1024 if not args.smoke else 64, optimiser="adamw",
+        warmup_steps=40, weight_decay=0.0, eval_every=100 if not args.smoke else 4,
+    )  # fmt: skip
+    accuracy = train(
+        text, states, projection, to, args.out, heads=args.heads, plan=plan, device=device, minutes=args.minutes,
+        bf16=args.bf16 or device == "cuda", resume=args.resume,
+    )  # fmt: skip
+    for k, row in enumerate(accuracy):
+        print(f"head {k + 1}: the best token is right {row[0]:.1%}, one of the best ten {row.sum():.1%} of the time")
+    print(f"{to}: {to.stat().st_size:,} bytes")

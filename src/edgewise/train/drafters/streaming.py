@@ -1,0 +1,229 @@
+"""`edgewise train streaming MODEL`: streams through the top layers of a model that stays as it is.
+
+edgewise train streaming                    # for the embedded model, on what it writes itself
+edgewise train streaming MODEL --layers 3   # streams join below the third layer from the top
+edgewise train streaming --smoke            # the whole way in seconds
+
+Stream j of a token is its hidden state below the top layers plus a learnt vector (and, with --rank, a small matrix
+of low rank); in each top layer it attends to the main tokens up to its own and to its streams up to j, j places
+farther, and the model's own head reads from it the token j + 1 places later. Nothing of the model is trained (the
+lossless mode). The loss is the sum of the streams' cross entropies. An adapter of rank 8 on the same state learns to
+say the next token early; drafts can be pruned by it.
+Paper: Bhendawade et al. 2024, https://arxiv.org/abs/2402.11131
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgewise.base import BadInput
+from edgewise.decode.drafting_weights import beside, write_tensors
+from edgewise.train.drafters._own_text import OwnText, add_text_options, opened, write
+from edgewise.train.export import load_model
+from edgewise.train.loop import fit
+from edgewise.train.model import Layer, Past, Transformer, rotate
+from edgewise.train.recipe import TrainPlan
+
+RANKS = 10
+EARLY_RANK = 8
+
+
+class Streams(nn.Module):
+    """What is learnt: vectors (streams, dim), a matrix of low rank each where rank > 0, and the early exit."""
+
+    def __init__(self, model: Transformer, streams: int, layers: int, rank: int = 0) -> None:
+        super().__init__()
+        dim = model.shape.dim
+        self.count, self.top, self.rank = streams, layers, rank
+        self.embed = nn.Parameter(torch.randn(streams, dim) * 0.02)
+        self.down = nn.Parameter(torch.randn(streams, rank, dim) * dim**-0.5) if rank else None
+        self.up = nn.Parameter(torch.zeros(streams, dim, rank)) if rank else None
+        self.early_down = nn.Parameter(torch.randn(EARLY_RANK, dim) * dim**-0.5)
+        self.early_up = nn.Parameter(torch.zeros(dim, EARLY_RANK))
+        self.frozen = [model.requires_grad_(False).eval()]  # in a list: its parameters are not ours
+
+    def begin(self, state: Tensor) -> Tensor:
+        """(…, dim) → (…, streams, dim)."""
+        x = state[..., None, :] + self.embed
+        if self.down is not None and self.up is not None:
+            x = x + torch.einsum("...d,srd,ser->...se", state, self.down, self.up)
+        return x
+
+    def early(self, state: Tensor) -> Tensor:
+        """Logits (…, vocab) of the next token, from the state below the top layers."""
+        model = self.frozen[0]
+        return model.head(model.model.norm(state + state @ self.early_down.T @ self.early_up.T))
+
+    def forward(self, tokens: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """tokens (batch, length), places (batch, n) → stream logits (batch, n, streams, vocab), early logits and the
+        model's own (batch, n, vocab)."""
+        model = self.frozen[0]
+        layers = model.model.layers
+        join, past = len(layers) - self.top, Past(len(layers))
+        with torch.no_grad():
+            x = model.model.embed_tokens(tokens)
+            length = tokens.shape[1]
+            for at, layer in enumerate(layers):
+                if at == join:
+                    below = x
+                x, _ = layer(x, model.cos[:length], model.sin[:length], past)
+            rows = torch.arange(len(tokens), device=tokens.device)[:, None]
+            own = model.head(model.model.norm(x)[rows, places])
+            state = below[rows, places]
+        s = self.begin(state)
+        at = (places[..., None] + 1 + torch.arange(self.count, device=tokens.device)).clamp(max=len(model.cos) - 1)
+        cos, sin = model.cos[at], model.sin[at]  # (batch, n, streams, head_dim / 2)
+        seen = torch.arange(length, device=tokens.device) <= places[..., None]  # (batch, n, length)
+        for layer, held in zip(layers[join:], past.held[join:], strict=True):
+            s = stream_layer(layer, s, held, cos, sin, seen)  # type: ignore[arg-type]
+        return model.head(model.model.norm(s)), self.early(state), own
+
+
+def stream_layer(
+    layer: Layer, s: Tensor, held: tuple[Tensor, Tensor], cos: Tensor, sin: Tensor, seen: Tensor
+) -> Tensor:
+    """One layer over streams (batch, n, streams, dim); held: keys and values of the main tokens."""
+    attention, (batch, n, count, _) = layer.self_attn, s.shape
+    y = layer.input_layernorm(s)
+    heads, groups = attention.heads, attention.heads // attention.kv_heads
+
+    def parts(projection: nn.Linear, many: int) -> Tensor:
+        return projection(y).view(batch, n, count, many, -1).permute(0, 3, 1, 2, 4)  # (batch, heads, n, streams, …)
+
+    q, k = parts(attention.q_proj, heads), parts(attention.k_proj, attention.kv_heads)
+    v = parts(attention.v_proj, attention.kv_heads)
+    if hasattr(attention, "q_norm"):
+        q, k = attention.q_norm(q), attention.k_norm(k)
+    q, k = (rotate(one, cos[:, None], sin[:, None]).to(v.dtype).contiguous() for one in (q, k))
+    k, v, keys, values = (one.repeat_interleave(groups, 1) for one in (k, v, *held))
+    scale = attention.head_dim**-0.5
+    main = torch.einsum("bhnsd,bhtd->bhnst", q, keys) * scale
+    main = main.masked_fill(~seen[:, None, :, None], -torch.inf)
+    mine = torch.einsum("bhnsd,bhnud->bhnsu", q, k) * scale
+    ahead = torch.ones(count, count, dtype=torch.bool, device=s.device).triu(1)
+    weights = torch.cat((main, mine.masked_fill(ahead, -torch.inf)), -1).softmax(-1)
+    length = keys.shape[2]
+    out = torch.einsum("bhnst,bhtd->bhnsd", weights[..., :length], values)
+    out = out + torch.einsum("bhnsu,bhnud->bhnsd", weights[..., length:], v)
+    s = s + attention.o_proj(out.permute(0, 2, 3, 1, 4).reshape(batch, n, count, -1))
+    z = layer.post_attention_layernorm(s)
+    if not hasattr(layer.mlp, "down_proj"):
+        raise BadInput("Streams can be trained on dense models only; this one has experts.")
+    return s + layer.mlp(z)[0]
+
+
+def streams_loss(found: tuple[Tensor, Tensor, Tensor], targets: Tensor) -> Tensor:
+    """targets (batch, n, streams): the tokens two and more places later. The early exit learns what the model says."""
+    logits, early, own = found
+    each = [functional.cross_entropy(logits[..., j, :].float().flatten(0, 1), targets[..., j].flatten())
+            for j in range(logits.shape[2])]  # fmt: skip
+    taught = functional.cross_entropy(early.float().flatten(0, 1), own.argmax(-1).flatten())
+    return torch.stack(each).sum() + taught
+
+
+def train(
+    text: OwnText, model: Transformer, to: Path, out: Path, *, streams: int, layers: int, rank: int, plan: TrainPlan,
+    device: str, minutes: float | None, bf16: bool, resume: bool, quiet: bool = False,
+) -> Tensor:
+    """Trains, and writes `to`. Returns how often each stream's token of each rank is right (streams, ranks)."""
+    torch.manual_seed(plan.seed)
+    drafting = Streams(model.to(device), streams, layers, rank).to(device)
+    tokens = torch.from_numpy(text.tokens).long().to(device)
+    first, last = text.prompt - 1, tokens.shape[1] - streams - 1
+    rows, n = max(1, plan.batch_tokens // tokens.shape[1]), min(24, last - first)
+
+    def picked(low: int, high: int, seed: int, many: int) -> tuple[Tensor, Tensor]:
+        numbers = torch.Generator().manual_seed(seed)
+        row = torch.randint(low, high, (many,), generator=numbers).to(device)
+        places = torch.randint(first, last, (many, n), generator=numbers).to(device)
+        return torch.cat((tokens[row], places), 1), places
+
+    def targets_of(joined: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ids, places = joined[:, : tokens.shape[1]], joined[:, tokens.shape[1] :]
+        ahead = places[..., None] + torch.arange(2, streams + 2, device=device)
+        return ids, places, ids.gather(1, ahead.flatten(1)).view_as(ahead)
+
+    def loss(joined: Tensor, _: Tensor) -> Tensor:
+        ids, places, targets = targets_of(joined)
+        return streams_loss(drafting(ids, places), targets)
+
+    @torch.no_grad()
+    def held_out(step: int) -> float:
+        return float(loss(*picked(text.split, len(tokens), 1, 2 * rows)))
+
+    best: dict[str, Tensor] = {}
+    fit(
+        drafting, plan, out, batches=lambda step: picked(0, text.split, plan.seed + 1 + step, rows), objective=loss,
+        held_out=held_out, save=best.update, device=device, minutes=minutes, resume=resume, bf16=bf16, quiet=quiet,
+        identity={"streams": streams, "layers": layers, "rank": rank, "plan": vars(plan), "texts": len(tokens)},
+    )  # fmt: skip
+    drafting.load_state_dict(best)
+    hits, count = torch.zeros(streams, RANKS), 0
+    with torch.no_grad():
+        for seed in range(2, 10):
+            ids, places, targets = targets_of(picked(text.split, len(tokens), seed, rows)[0])
+            ranked = drafting(ids, places)[0].topk(RANKS, -1).indices
+            hits += (ranked == targets[..., None]).float().sum((0, 1)).cpu()
+            count += targets[..., 0].numel()
+    accuracy = hits / max(1, count)
+    found = {name: value.float().cpu().numpy() for name, value in drafting.state_dict().items()}
+    write_tensors(to, {**found, "accuracy": accuracy.numpy()}, {"scale": "1", "layers": str(layers)})
+    return accuracy
+
+
+def main(argv: list[str]) -> None:
+    it = argparse.ArgumentParser(
+        "edgewise train streaming", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_text_options(it)
+    it.add_argument("--streams", type=int, default=4, help="places after the next token (default: 4)")
+    it.add_argument("--layers", type=int, default=2, help="top layers that streams pass through (default: 2)")
+    it.add_argument("--rank", type=int, default=0, help="of each stream's own matrix (default: 0, none)")
+    it.add_argument("--steps", type=int, default=800)
+    it.add_argument("--minutes", type=float, help="limit of the training's wall time")
+    it.add_argument("--lr", type=float, default=1e-2)
+    it.add_argument("--to", type=Path, help="the file to write (default: beside the model)")
+    it.add_argument("--out", type=Path, default=Path("build-train/streaming"), help="log.csv, loss.svg, state.pt")
+    it.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda when there is one")
+    it.add_argument("--bf16", action="store_true", help="bfloat16 products on a CPU too")
+    it.add_argument("--resume", action="store_true", help="go on from OUT/state.pt")
+    it.add_argument("--own", type=Path, help="an own.npz that a medusa training left: no text is written again")
+    args = it.parse_args(argv)
+    if args.smoke:
+        args.tokens, args.steps = 2000, min(args.steps, 4)
+    device = args.device or ("cuda" if torch.cuda.is_available() and not args.smoke else "cpu")
+    if args.threads and device == "cpu":
+        torch.set_num_threads(args.threads)
+    parts = opened(args, 64)
+    header: Any = parts.header
+    text = read_own(args.own) if args.own else write(parts, args)
+    del parts
+    model = load_model(header.files[0] if header.dialect == "gguf" else header.folder)
+    if not 1 <= args.layers <= model.shape.layers:
+        raise BadInput(f"--layers is {args.layers}, but the model has {model.shape.layers}.")
+    plan = TrainPlan(
+        steps=args.steps, lr=args.lr, batch_tokens=2048 if not args.smoke else 64, optimiser="adamw",
+        warmup_steps=20, weight_decay=0.0, eval_every=50 if not args.smoke else 2,
+    )  # fmt: skip
+    to = args.to or beside(header, Path(__file__).stem)
+    accuracy = train(
+        text, model, to, args.out, streams=args.streams, layers=args.layers, rank=args.rank, plan=plan, device=device,
+        minutes=args.minutes, bf16=args.bf16 or device == "cuda", resume=args.resume,
+    )  # fmt: skip
+    for j, row in enumerate(accuracy):
+        print(f"stream {j + 1}: the best token is right {row[0]:.1%}, one of the best ten {row.sum():.1%} of the time")
+    print(f"{to}: {to.stat().st_size:,} bytes")
+
+
+def read_own(path: Path) -> OwnText:
+    import numpy as np
+
+    try:
+        with np.load(path) as was:
+            return OwnText(was["tokens"], int(was["prompt"]))
+    except (OSError, KeyError, ValueError) as error:
+        raise BadInput(f"{path} is no own.npz of a medusa training ({error}).") from error
