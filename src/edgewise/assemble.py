@@ -25,7 +25,7 @@ from edgewise.kv.swap import open_swap
 from edgewise.kv.types import NARROW, cache_type, token_bytes
 from edgewise.models import Loading, begin_model, read_spec
 from edgewise.models.api import Model, ModelSpec
-from edgewise.models.streaming import Stream, parse_size
+from edgewise.models.streaming import Stream, budget_of
 from edgewise.plan.api import Tuning
 from edgewise.plan.applying import apply_measured
 from edgewise.plan.float8 import float8_for
@@ -88,8 +88,8 @@ def assemble(
     """ctx_size: None is the model's context but at most 4096, 0 is the model's. Members go by catalog name, with
     settings ("ngram:n=3"); a device may be one that exists. What can be refused is, before the weights are read or
     while they are. fp8: what FP8 weights are computed as, "bf16", "int8" or "auto". swap: see `kv.swap.open_swap`.
-    ram_budget: bytes or "2GiB", all memory of the process; under it weights come from disk as they are wanted
-    (residency, prefetch, source say how)."""
+    ram_budget: bytes, "2GiB" or "auto", all memory of the process; under it weights come from disk as they are wanted
+    (residency, prefetch, source say how). Without it a model that memory cannot hold gets "auto"."""
     if max_num_seqs < 1 or prefill_chunk < 1:
         raise BadInput(f"max_num_seqs ({max_num_seqs}) and prefill_chunk ({prefill_chunk}) must be at least 1.")
     checkpoint = open_checkpoint(path)
@@ -111,7 +111,7 @@ def assemble(
     weights = held + sum(checkpoint.info(name).extent.nbytes for name in checkpoint.names())
     memory = machine.info.memory_bytes
     laid = checkpoint if isinstance(checkpoint, StreamedCheckpoint) else None  # its experts can only come and go
-    budget = parse_size(ram_budget) if ram_budget is not None else None if laid is None else memory or 1 << 50
+    budget = budget_of(ram_budget, weights, memory, laid is not None, hasattr(machine, "bundle"))
     if budget is None:
         pages = page_count(header.name, weights, memory, per_token, context, max_num_seqs, page_tokens, dtype)
     else:

@@ -54,3 +54,13 @@ def test_what_may_be_filled_is_the_smaller_of_machine_and_group(machine, monkeyp
     assert limits.memory_bytes() == 12345678
     monkeypatch.setattr(limits, "memory_limit_bytes", lambda: None)
     assert limits.memory_bytes() > 12345678
+
+
+def test_what_is_free_is_what_machine_and_groups_leave(machine):
+    (limits.PROC / "meminfo").write_text(f"MemTotal: {8 * GIB // 1024} kB\nMemAvailable: {5 * GIB // 1024} kB\n")
+    machine("0::/a\n", {})
+    assert limits.free_bytes() == 5 * GIB
+    machine("0::/a\n", {"a/memory.max": GIB, "a/memory.current": GIB // 2, "a/memory.stat": "inactive_file 1000"})
+    assert limits.free_bytes() == GIB // 2 + 1000
+    machine("4:memory:/a\n", {"memory/a/memory.limit_in_bytes": 900, "memory/a/memory.usage_in_bytes": 1000})
+    assert limits.free_bytes() == 0

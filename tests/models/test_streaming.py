@@ -5,7 +5,7 @@ import pytest
 
 from edgewise.base import BadInput, OutOfRoom, SamplingParams, Unsupported
 from edgewise.models import streaming
-from edgewise.models.streaming import _cuts, _parts, parse_size
+from edgewise.models.streaming import _cuts, _parts, budget_of, parse_size
 from edgewise.serve.llm import LLM
 from edgewise.testing.tiny import tiny_model
 
@@ -171,3 +171,15 @@ def test_who_decides_when_nobody_says(model, slots, kind, count, member) -> None
     llm = budgeted(path)
     assert type(llm.parts.stream.residency).__name__ == member
     llm.close()
+
+
+def test_a_budget_when_nobody_says(monkeypatch) -> None:
+    monkeypatch.setattr(streaming, "free_bytes", lambda: 900)
+    monkeypatch.setattr(streaming, "resident_bytes", lambda: 100)
+    fits, too_large = 500, 5000
+    assert budget_of(None, fits, 2000, False, True) is None
+    assert budget_of(None, too_large, 2000, False, False) is None  # the device cannot: refused elsewhere
+    assert budget_of(None, too_large, 2000, False, True) == 900
+    assert budget_of(None, fits, 2000, True, True) == 900  # laid out for it
+    assert budget_of("auto", fits, 700, False, True) == 630
+    assert budget_of("2KiB", fits, 700, False, True) == 2048

@@ -66,3 +66,24 @@ def test_run_says_what_it_predicts_and_what_it_saw(model, capsys) -> None:
     assert json.loads(capsys.readouterr().out)["memory"]["peak_bytes"] < 8 << 30
     assert main([*words, "--ram-budget", "1MiB"]) == 2
     assert "The smallest budget that works is" in capsys.readouterr().err
+
+
+def test_plan_says_where_memory_goes_and_how_fast_budgets_are(model, tmp_path, capsys) -> None:
+    trace = tmp_path / "trace.jsonl"
+    assert main(["trace", "routing", str(model), "-o", str(trace), "-n", "8"]) == 0
+    capsys.readouterr()
+    words = ["plan", str(model), "-c", "64", "--ram-budget", "8GiB"]
+    assert main([*words, "--json", "--trace", str(trace)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    rates = [row["tok_s"] for row in found["rows"]]
+    assert rates == sorted(rates)
+    assert found["rows"][-1]["slots"] == 10
+    assert found["memory"]["smallest_bytes"] == found["rows"][0]["budget_bytes"] < 8 << 30
+    assert found["entropy_bits"] > 0
+    assert main(words) == 0
+    assert "tok/s predicted" in capsys.readouterr().out
+    trace.write_text(trace.read_text().replace('"experts": 5', '"experts": 6'))
+    assert main([*words, "--trace", str(trace)]) == 2
+    assert "Trace this model" in capsys.readouterr().err
+    assert main([*words[:-1], "1MiB"]) == 2
+    assert "The smallest budget that works is" in capsys.readouterr().err

@@ -66,6 +66,23 @@ def memory_bytes() -> int:
     return min(physical, memory_limit_bytes() or physical)
 
 
+def free_bytes() -> int:
+    """What this process could still fill without others being pushed out: the machine's available memory, or less where
+    a control group has less left; page cache that can go counts as free. 0 where /proc does not say."""
+    left = [meminfo().get("MemAvailable", 0)]
+    for folder in cgroups():
+        for limit, used, cache in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            most, now = read(folder / limit), read(folder / used)
+            if most and most.isdigit() and now and now.isdigit():
+                lines = (read(folder / "memory.stat") or "").splitlines()
+                idle = sum(int(line.split()[1]) for line in lines if line.startswith(cache + " "))
+                left.append(int(most) - int(now) + idle)
+    return max(0, min(left))
+
+
 def resident_bytes() -> int:
     """Memory of this process now, code included; 0 where /proc does not say."""
     fields = (read(PROC / "self/statm") or "").split()

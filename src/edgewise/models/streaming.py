@@ -17,9 +17,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgewise.base import BadInput, OutOfRoom, Unsupported
-from edgewise.base.limits import resident_bytes
+from edgewise.base.limits import free_bytes, resident_bytes
 from edgewise.kernels.api import Array, Bundle, Device, Ints, Routing, Streams, Weight
 from edgewise.models.api import ModelSpec
+from edgewise.models.forecast import Costs, expert_tokens_s, layer_tokens_s
 from edgewise.weights.api import Key, Prefetcher, Residency, Source, TensorInfo
 from edgewise.weights.checkpoints.streamed import StreamedCheckpoint
 from edgewise.weights.prefetchers import PREFETCHERS
@@ -98,6 +99,7 @@ class Stream:
         self.store: WeightStore | None = None
         self.residency: Residency | None = None
         self.adopted_bytes = 0  # of the file
+        self.slots_room = 0  # what the budget leaves for slots
         self.adopted: dict[str, TensorInfo] = {}  # stored names
         self.parts: dict[Key, list[tuple[int, int, str]]] = {}  # (rows, columns, format) of a bundle's weights
         self.laid = laid
@@ -161,6 +163,7 @@ class Stream:
         """Makes the slots, as many as the budget allows or as are asked for; the weights that stay are here. Raises
         OutOfRoom."""
         needs = self.needs(resident_bytes(), 0)
+        self.slots_room = self.budget_bytes - needs.fixed
         if not slots:
             self._refuse(needs)
         if self.laid is not None:
@@ -174,10 +177,13 @@ class Stream:
                 self.layers[stored.key.layer].first = number
         room = self.machine.slots(slots or needs.count(self.budget_bytes), needs.slot)
         source: Source = SOURCES.build(self._source, files=self.files, direct=True)
-        token = needs.least * len(self.layers)
-        usual = FOR_LAYERS if not token else FOR_FEW_EXPERTS if room.count < SCARCE * token else FOR_EXPERTS
-        self.residency = RESIDENCIES.build(self._residency or usual, count=len(self._stored))
+        self.residency = RESIDENCIES.build(self._residency or self.usual(room.count), count=len(self._stored))
         self.store = WeightStore(self._stored, room, source, self.residency, readers=READERS)
+
+    def usual(self, slots: int) -> str:
+        """The residency that is taken when nobody says."""
+        token = self.needs(0, 0).least * len(self.layers)
+        return FOR_LAYERS if not token else FOR_FEW_EXPERTS if slots < SCARCE * token else FOR_EXPERTS
 
     def _as_laid(self, key: Key, laid: StreamedCheckpoint) -> list[Piece]:
         """The pieces of a bundle that lies in the file as it is computed with. Raises BadInput."""
@@ -353,15 +359,26 @@ def fitting_rows(spec: ModelSpec, rows: int, budget_bytes: int) -> int:
     return rows
 
 
-def speed(stream: Stream, token_bytes: int, weights_per_s: float, disk_per_s: float, hit_rate: float) -> float:
-    """Tokens per second that one sequence can expect: weights pass by at weights_per_s, missing bundles are read at
-    disk_per_s; while an expert is awaited, those that are here are computed."""
+def speed(stream: Stream, costs: Costs, hit_rate: float) -> float:
+    """Tokens per second that one sequence can expect at this rate of hits."""
     needs = stream.needs(0, 0)
-    per_token = needs.least * len(stream.layers) if stream.layers else needs.bundles
-    read_s = (1.0 - hit_rate) * per_token * needs.slot / disk_per_s
-    compute_s = token_bytes / weights_per_s
-    hidden_s = min(read_s, compute_s * hit_rate) if stream.layers else min(read_s, compute_s)
-    return 1.0 / (compute_s + read_s - hidden_s)
+    if stream.layers:
+        return expert_tokens_s(costs, len(stream.layers), needs.least, hit_rate)
+    return layer_tokens_s(costs, needs.bundles, hit_rate)
+
+
+def budget_of(wanted: Any, stored_bytes: int, memory: int, laid: bool, streams: bool) -> int | None:
+    """Bytes that a process may have; None: all weights stay, and nothing is counted.
+
+    wanted: a size, "auto" (what the machine and its control groups leave free), or None: a budget only where weights
+    have to come and go, because they are laid out so or are more than memory holds. memory: 0 where nobody knows.
+    """
+    if wanted is None and not laid and not (streams and memory and stored_bytes > memory * 9 // 10):
+        return None
+    if wanted is not None and str(wanted).strip().lower() != "auto":
+        return parse_size(wanted)
+    free = (free_bytes() + resident_bytes()) * 9 // 10
+    return min(free, memory * 9 // 10) if memory else free or 1 << 50
 
 
 def parse_size(text: Any) -> int:

@@ -19,6 +19,7 @@ VERBS: dict[str, str] = {
     "run": "complete a prompt or chat; no model: the embedded one",
     "serve": "an OpenAI-compatible server and a page to chat on",
     "show": "what a model is: architecture, sizes, formats, memory",
+    "plan": "what a model needs and how fast it will be under a memory budget",
     "ls": "models in the Hugging Face cache and in this folder",
     "pull": "download a model into the Hugging Face cache",
     "rm": "delete a model from the Hugging Face cache",

@@ -36,7 +36,7 @@ Verifier = Annotated[
 Float8 = Annotated[str, typer.Option("--fp8", help="compute FP8 weights as bf16 (exact) or int8; auto: as measured")]
 RamBudget = Annotated[
     str | None,
-    typer.Option("--ram-budget", help="all memory of the process, e.g. 2GiB: weights that do not fit come from disk"),
+    typer.Option("--ram-budget", help="all memory of the process: 2GiB, auto (what is free); the rest stays on disk"),
 ]
 Residency = Annotated[str, typer.Option("--residency", help="with --ram-budget: who stays; see `edgewise members`")]
 Prefetch = Annotated[str, typer.Option("--prefetch", help="with --ram-budget: what is read before it is asked for")]
