@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 
 namespace edgewise {
+void bind_uring(nanobind::module_& m);
 #ifdef EDGEWISE_HAS_PARSE
 void bind_parse(nanobind::module_& m);
 void bind_pieces(nanobind::module_& m);
@@ -20,6 +21,7 @@ void bind_bundle(nanobind::module_& m);
 
 NB_MODULE(_native, m) {
   m.doc() = "edgewise's engine room: arithmetic and bytes. Import it through edgewise.kernels.";
+  edgewise::bind_uring(m);
 #ifdef EDGEWISE_HAS_PARSE
   edgewise::bind_parse(m);
   edgewise::bind_pieces(m);

@@ -83,7 +83,7 @@ def assemble(
     ram_budget: str | int | None = None,
     residency: str = "",
     prefetch: str = "none",
-    source: str = "file",
+    source: str = "auto",
 ) -> Assembly:
     """ctx_size: None is the model's context but at most 4096, 0 is the model's. Members go by catalog name, with
     settings ("ngram:n=3"); a device may be one that exists. What can be refused is, before the weights are read or

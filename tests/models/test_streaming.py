@@ -1,5 +1,9 @@
 """Under a memory budget the text is that of the resident model, whatever stays, is guessed, or fails."""
 
+import errno
+import os
+import re
+
 import numpy as np
 import pytest
 
@@ -8,6 +12,7 @@ from edgewise.models import streaming
 from edgewise.models.streaming import _cuts, _parts, budget_of, parse_size
 from edgewise.serve.llm import LLM
 from edgewise.testing.tiny import tiny_model
+from edgewise.weights.sources.file import FileSource
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 200, 31] * 5, [9, 8, 7]]
 GREEDY = SamplingParams(max_tokens=12, temperature=0.0, ignore_eos=True)
@@ -69,27 +74,80 @@ def test_nor_does_it_depend_on_who_stays_or_is_guessed(model, slots, residency, 
     llm.close()
 
 
-@pytest.mark.parametrize("kind", ["eio", "end", "flip"])
+SAYS = {"eio": "Input/output error", "enospc": "No space left", "end": "cut short", "flip": "checksum"}
+
+
+@pytest.mark.parametrize("kind", ["eio", "enospc", "end", "short", "flip"])
 def test_a_fault_at_any_read_is_a_sentence_or_nothing(model, slots, kind) -> None:
     """Every k-th read of a short run. A wrong bit of a first reading cannot be noticed in a file without checksums."""
-    path, wanted = model("olmoe")
+    path, _ = model("olmoe")
     slots(3)
     llm = budgeted(path)
-    assert texts(llm, PROMPTS[1:]) == wanted[1:]
+    short = SamplingParams(max_tokens=4, temperature=0.0, ignore_eos=True)
+    wanted = llm.generate(PROMPTS[1:], short)[0].outputs[0].token_ids  # every bundle's sum is known, but for the unread
     stream = llm.parts.stream
-    reads = sum(len(stored.pieces) for stored in stream._stored)
-    for at in range(0, 60, 3):
+    unread = sum(len(stored.pieces) for stored in stream._stored) - len(stream.running._sums)
+    at, failed = 0, 0
+    while True:
         source = _faulty(stream, kind, at)
-        result = llm.generate(PROMPTS[1:], GREEDY)[0]
-        if result.outputs[0].finish_reason == "error":
-            words = {"eio": "Input/output error", "end": "cut short", "flip": "checksum"}
-            assert words[kind] in result.outputs[0].error
+        output = llm.generate(PROMPTS[1:], short)[0].outputs[0]
+        if source.calls <= at:
+            break
+        if output.finish_reason == "error":
+            assert SAYS[kind] in output.error
+            failed += 1
         else:
-            assert tuple(result.outputs[0].token_ids) == wanted[1]
-            assert source.calls <= at or (kind == "flip" and at < reads)
+            assert output.token_ids == wanted
+            assert kind == "short" or unread or at == source.calls - 1
+        at += 1
+    assert at > 8
+    assert failed == 0 if kind == "short" else failed > at // 2
     stream.running.source = stream_source(stream)
-    assert texts(llm, PROMPTS[1:]) == wanted[1:]
+    assert texts(llm, PROMPTS[1:]) == model("olmoe")[1][1:]
     llm.close()
+
+
+def test_only_those_fail_whom_a_broken_expert_touches(model, slots) -> None:
+    path, _ = model("olmoe")
+    slots(5)
+    llm = budgeted(path, residency="none")
+    stream = llm.parts.stream
+    prompts, short = [[5, 6], [9, 8], [31, 7], [200, 44]], SamplingParams(max_tokens=2, temperature=0.0)
+
+    def whole(prompts):
+        return [result.outputs[0] for result in llm.generate(prompts, short)]
+
+    touched, plain = [], stream.running._read
+    for prompt in prompts:
+        seen: set[int] = set()
+        stream.running._read = lambda key, at, seen=seen: (seen.add(key), plain(key, at))[1]
+        whole([prompt])
+        touched.append(seen)
+    stream.running._read = plain
+    wanted = [output.token_ids for output in whole(prompts)]
+    both = 0
+    for key, stored in enumerate(stream._stored):
+        stream.running.source = _rotten(stream, stored)
+        found = whole(prompts)
+        hit = [key in seen for seen in touched]
+        assert [output.finish_reason == "error" for output in found] == hit
+        assert all("Input/output error" in output.error for output, bad in zip(found, hit, strict=True) if bad)
+        assert all(o.token_ids == w for o, w, bad in zip(found, wanted, hit, strict=True) if not bad)
+        both += any(hit) and not all(hit)
+    assert both
+    llm.close()
+
+
+def _rotten(stream, stored):
+    """A source that never reads this bundle."""
+    places = {piece.extent.offset + piece.offset for piece in stored.pieces}
+
+    def fail(fd, buffers, offset):
+        if offset in places:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return os.preadv(fd, buffers, offset)
+
+    return FileSource(stream.files, preadv=fail)
 
 
 def stream_source(stream):
@@ -110,6 +168,16 @@ def test_a_budget_that_cannot_work_is_refused_naming_the_smallest(model) -> None
     path, _ = model("olmoe")
     with pytest.raises(OutOfRoom, match=r"budget of 5 MiB is too small.*smallest budget that works is \d+ MiB"):
         LLM(path, ram_budget="5MiB", ctx_size=64)
+
+
+def test_the_budget_that_is_named_works(model) -> None:
+    path, wanted = model("olmoe")
+    with pytest.raises(OutOfRoom) as refusal:
+        LLM(path, threads=2, ctx_size=128, ram_budget="5MiB")
+    named = re.search(r"that works is (\d+ MiB)", str(refusal.value))
+    assert named is not None
+    with LLM(path, threads=2, ctx_size=128, ram_budget=named[1]) as llm:
+        assert texts(llm) == wanted
 
 
 def test_the_reference_device_keeps_everything(model) -> None:

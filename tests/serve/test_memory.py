@@ -26,6 +26,9 @@ def test_a_trace_replays(model, tmp_path, capsys) -> None:
     found = json.loads(capsys.readouterr().out)
     assert all(row["lru"] <= row["belady"] for row in found["rows"])
     assert 0 < found["entropy_bits"] <= found["most_bits"]
+    assert found["guesses"]["chance"] == 0.4
+    assert all(0 <= found["guesses"][name] <= 1 for name in ("lookahead", "shuffled", "previous"))
+    assert all(len(token["layers"]["0"]) == 4 and len(token["layers"]["1"]) == 3 for token in tokens)
     assert svg.read_text().startswith("<svg")
     assert main(["replay", str(out)]) == 0
     assert "belady" in capsys.readouterr().out
@@ -37,10 +40,11 @@ def test_a_trace_replays(model, tmp_path, capsys) -> None:
 def test_the_bench_compares_texts_and_medians(monkeypatch, model, tmp_path, capsys) -> None:
     asked = []
 
-    def run(path, name, budget, tokens, context, threads, inside):
+    def run(path, name, budget, tokens, context, threads, source, inside):
         asked.append(name)
         one = {"token_ids": [1, 2], "prompt_tokens": 2, "completion_tokens": 2, "tok_s": 3.0, "ttft_s": 0.5}
         more = {"peak_bytes": 9, "predicted_tok_s": 4.0, "hit_rate": 0.5, "bytes_read": 40, "slots": 7}
+        more["io_wait_s"] = 0.4
         return {**one, "peak_rss_bytes": 10, **({} if name == "all" else {"memory": more})}
 
     monkeypatch.setattr(memory, "run", run)
@@ -52,6 +56,7 @@ def test_the_bench_compares_texts_and_medians(monkeypatch, model, tmp_path, caps
     assert found["one_text"]
     assert not found["enforced"]
     assert found["rows"][1]["bytes_token"] == 10
+    assert found["rows"][1]["wait_token_s"] == 0.1
     assert main(words) == 0
     assert "the same text in all runs" in capsys.readouterr().out
 
@@ -87,3 +92,28 @@ def test_plan_says_where_memory_goes_and_how_fast_budgets_are(model, tmp_path, c
     assert "Trace this model" in capsys.readouterr().err
     assert main([*words[:-1], "1MiB"]) == 2
     assert "The smallest budget that works is" in capsys.readouterr().err
+
+
+def test_a_ring_of_layers_gives_the_same_logits(tmp_path, capsys) -> None:
+    dense = tiny_model("llama", tmp_path / "llama")
+    words = ["bench", "ring", str(dense), "--k", "1,2", "--rows", "4", "--pairs", "2"]
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["equal"]
+    assert [row["k"] for row in found["rows"]] == [1, 2]
+    assert all(row["slots_bytes"] >= row["share_bytes"] for row in found["rows"])
+    assert main(words) == 0
+    assert "the same logits in all" in capsys.readouterr().out
+    assert main([*words[:4], "99"]) == 2
+    assert "--k must be between" in capsys.readouterr().err
+
+
+def test_doctor_says_how_weights_would_be_read(monkeypatch, tmp_path, capsys) -> None:
+    from edgewise.serve.commands import doctor
+
+    monkeypatch.setattr(doctor, "PROBE_BYTES", 24 << 20)
+    found = doctor._reading(tmp_path)
+    assert found["source"] in ("file", "uring", "cached")
+    assert "GB/s" in found["source_why"]
+    assert not list(tmp_path.iterdir())
+    assert doctor._reading(tmp_path / "nowhere")["source"] is None

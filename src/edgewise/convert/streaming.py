@@ -4,16 +4,19 @@ The folder holds an ordinary model without those weights (a GGUF file or a Huggi
 `streamed.safetensors` with one U8 tensor for each bundle, and `streamed.json`, which says what is in them.
 """
 
+import errno
 import json
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from edgewise.base import BadInput
+from edgewise.base import BadInput, EdgewiseError, OutOfRoom
 from edgewise.convert.gguf_writer import write_gguf
+from edgewise.convert.journal import Journal
 from edgewise.convert.outputs import check_output, new_folder
 from edgewise.convert.quantisers import QUANTISERS
 from edgewise.convert.quantising import Narrowing
@@ -33,7 +36,12 @@ AHEAD = 4  # bundles that are read while one is written
 
 
 def convert_streamed(model: Path, out: Path, *, force: bool = False, watch: Watch | None = None) -> Written:
-    """Writes `model` to the folder `out`, whole or not at all. Formats stay. Raises BadInput, OutOfRoom."""
+    """Writes `model` to the folder `out`, whole or not at all. Formats stay. Raises BadInput, OutOfRoom.
+
+    Interrupted, it keeps what it has written beside the output; the same call goes on from there.
+    """
+    from edgewise.convert.converting import identity  # here: that module lists the commands' conversions
+
     checkpoint = open_checkpoint(model)
     if isinstance(checkpoint, StreamedCheckpoint):
         raise BadInput(f"{model} is laid out for streaming already.")
@@ -61,20 +69,24 @@ def convert_streamed(model: Path, out: Path, *, force: bool = False, watch: Watc
             if watch is not None:
                 watch(done, total)
 
-        with new_folder(out) as made:
-            _write_resident(checkpoint, made, tensors, progress)
-            listed = _write_bundles(made / BUNDLES, stream, progress)
-            shapes = {name: [list(info.shape), info.format] for name, info in stream.adopted.items()}
-            (made / LIST).write_text(json.dumps(
-                {"version": VERSION, "piece_bytes": PIECE_BYTES, "tensors": shapes, "bundles": listed}
-            ))  # fmt: skip
+        table, sizes = _table(stream)
+        journal = Journal(out, f"{VERSION} {PIECE_BYTES} {identity(header.files)}", BUNDLES, table)
+        with _kept(journal):
+            _write_bundles(journal, sizes, stream, progress)
+            with new_folder(out) as made:
+                _write_resident(checkpoint, made, tensors, progress)
+                shapes = {name: [list(info.shape), info.format] for name, info in stream.adopted.items()}
+                (made / LIST).write_text(json.dumps(
+                    {"version": VERSION, "piece_bytes": PIECE_BYTES, "tensors": shapes, "bundles": journal.records}
+                ))  # fmt: skip
+                journal.move(made / BUNDLES)
     finally:
         stream.close()
         source.close()
     census: Counter[str] = Counter()
     for name in checkpoint.names():
         census[checkpoint.info(name).format] += prod(checkpoint.info(name).shape)
-    return Written(out, total, dict(census.most_common()), [f"{len(listed)} bundles that can come and go."])
+    return Written(out, total, dict(census.most_common()), [f"{len(sizes)} bundles that can come and go."])
 
 
 def _write_resident(checkpoint: Checkpoint, folder: Path, tensors: Mapping[str, Rows], progress: Any) -> None:
@@ -96,30 +108,54 @@ def _write_resident(checkpoint: Checkpoint, folder: Path, tensors: Mapping[str, 
     write_safetensors(folder, new, progress)
 
 
-def _write_bundles(path: Path, stream: Stream, progress: Any) -> list[dict[str, Any]]:
-    """The container, its data on whole pages; what `streamed.json` says of each bundle."""
-    store, entries, offset = stream.running, {}, 0
-    for stored in store.stored:
+def _table(stream: Stream) -> tuple[bytes, list[int]]:
+    """What the container begins with, so that its data lies on whole pages; the bytes of each bundle."""
+    entries, offset, sizes = {}, 0, []
+    for stored in stream.running.stored:
         end = offset + stored.bundle.nbytes
         entries[bundle_name(stored.key)] = {
             "dtype": "U8", "shape": [stored.bundle.nbytes], "data_offsets": [offset, end]
         }
+        sizes.append(stored.bundle.nbytes)
         offset = end
     table = json.dumps(entries, separators=(",", ":")).encode()
     table += b" " * (-(8 + len(table)) % PAGE)  # the format allows spaces; the data begins on a page
-    listed: list[dict[str, Any]] = []
-    with open(path, "wb", buffering=0) as file:
-        file.write(struct.pack("<Q", len(table)) + table)
-        for number, stored in enumerate(store.stored):
-            with store.pin([number], wait=False):
-                store.hint(range(number + 1, min(number + AHEAD, len(store.stored))))
-                store.wait([number])
-                data = store.view(number)[: stored.bundle.nbytes]
-                sums = [f"{xxh64(data[at : at + PIECE_BYTES]):016x}" for at in range(0, len(data), PIECE_BYTES)]
-                file.write(data)
+    return struct.pack("<Q", len(table)) + table, sizes
+
+
+def _write_bundles(journal: Journal, sizes: Sequence[int], stream: Stream, progress: Any) -> None:
+    """The bundles that are not written yet, and what `streamed.json` says of each."""
+    store = stream.running
+    done = journal.open(sizes)
+    progress(sum(sizes[:done]))
+    for number in range(done, len(sizes)):
+        stored = store.stored[number]
+        with store.pin([number], wait=False):
+            store.hint(range(number + 1, min(number + AHEAD, len(sizes))))
+            store.wait([number])
+            data = store.view(number)[: sizes[number]]
+            sums = [f"{xxh64(data[at : at + PIECE_BYTES]):016x}" for at in range(0, len(data), PIECE_BYTES)]
             layer, part, expert = stored.key
-            listed.append(
-                {"layer": layer, "part": part, "expert": expert, "parts": stream.parts[stored.key], "checksums": sums}
-            )
-            progress(stored.bundle.nbytes)
-    return listed
+            parts = stream.parts[stored.key]
+            journal.add(data, {"layer": layer, "part": part, "expert": expert, "parts": parts, "checksums": sums})
+        progress(sizes[number])
+    journal.sync()
+
+
+@contextmanager
+def _kept(journal: Journal) -> Iterator[None]:
+    """What is written outlives an interruption and a full disk, but no refusal."""
+    try:
+        yield
+    except EdgewiseError:
+        journal.remove()
+        raise
+    except OSError as error:
+        journal.close()
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OutOfRoom(
+            f"The disk of {journal.folder.parent} is full. Free some space; the same command goes on from there."
+        ) from None
+    finally:
+        journal.close()

@@ -24,6 +24,7 @@ from edgewise.models.forecast import Costs, expert_tokens_s, layer_tokens_s
 from edgewise.weights.api import Key, Prefetcher, Residency, Source, TensorInfo
 from edgewise.weights.checkpoints.streamed import StreamedCheckpoint
 from edgewise.weights.prefetchers import PREFETCHERS
+from edgewise.weights.probing import Probed, probe
 from edgewise.weights.residency import FOR_EXPERTS, FOR_FEW_EXPERTS, FOR_LAYERS, RESIDENCIES, SCARCE
 from edgewise.weights.sources import SOURCES
 from edgewise.weights.store import Piece, Stored, WeightStore
@@ -73,7 +74,7 @@ class Needs:
 
 class Stream:
     """budget_bytes: all memory of the process. residency, prefetch and source: catalog names with settings; residency
-    "" is the usual one for what streams. reserved_bytes: for the cache and
+    "" is the usual one for what streams, source "auto" the fastest here. reserved_bytes: for the cache and
     whatever else is there. rows: of the largest pass."""
 
     def __init__(
@@ -91,7 +92,10 @@ class Stream:
         self.files = tuple(files)
         self.budget_bytes, self.reserved_bytes = budget_bytes, reserved_bytes
         self.rows = fitting_rows(spec, rows, budget_bytes)
-        self._residency, self._source = residency, source
+        self._residency, self.source = residency, source
+        self.probed: Probed | None = None  # what source "auto" found
+        if source != "auto":
+            SOURCES.load(source.partition(":")[0])
         if residency:
             RESIDENCIES.load(residency.partition(":")[0])  # unknown names are refused now
         self.prefetcher: Prefetcher = PREFETCHERS.build(prefetch)
@@ -176,7 +180,10 @@ class Stream:
             elif stored.key.expert == 0:
                 self.layers[stored.key.layer].first = number
         room = self.machine.slots(slots or needs.count(self.budget_bytes), needs.slot)
-        source: Source = SOURCES.build(self._source, files=self.files, direct=True)
+        if self.source == "auto":
+            self.probed = probe(self.files[-1])
+            self.source = self.probed.chosen
+        source: Source = SOURCES.build(self.source, files=self.files, direct=True)
         self.residency = RESIDENCIES.build(self._residency or self.usual(room.count), count=len(self._stored))
         self.store = WeightStore(self._stored, room, source, self.residency, readers=READERS)
 

@@ -30,6 +30,7 @@ class Outlook:
     disk_bytes_s: float  # reading and packing bundles, several at once
     uniform_tok_s: float  # when every bundle is as likely as any other
     resident_tok_s: float  # when everything that is wanted is here
+    source: str  # how files are read
     laid_out: bool  # by `convert --layout streamed`; else bundles are gathered and repacked from the file as it is
 
     def at(self, assembly: Assembly, hit_rate: float) -> float:
@@ -41,7 +42,7 @@ class Outlook:
         share = self.slots / self.bundles
         return (
             f"budget {human(self.budget_bytes)}: room for {self.slots} of {self.bundles} bundles of "
-            f"{human(self.slot_bytes)} ({share:.0%}); disk {self.disk_bytes_s / 1e9:.2f} GB/s"
+            f"{human(self.slot_bytes)} ({share:.0%}); disk {self.disk_bytes_s / 1e9:.2f} GB/s ({self.source})"
             f"{'' if self.laid_out else ' repacking (convert --layout streamed reads faster)'}, "
             f"{1e3 * self.costs.token_s:.1f} ms a token without reading; predicted {self.uniform_tok_s:.1f} tok/s if "
             f"every bundle is as likely as any other, {self.resident_tok_s:.1f} if all that is wanted is here"
@@ -57,11 +58,13 @@ def outlook(assembly: Assembly) -> Outlook:
     needs = stream.needs(0, 0)
     token, bundle = _computing(assembly)
     store.counts = Counts()
+    _stalled(assembly)
     costs = Costs(token, bundle, first, following, cpu, assembly.device.info.threads)
     share = uniform_share(store.slots.count, needs.bundles, bool(stream.layers))
     return Outlook(
         stream.budget_bytes, store.slots.count, needs.bundles, store.slots.nbytes, costs, disk,
-        speed(stream, costs, share), speed(stream, costs, 1.0), stream.laid is not None,
+        speed(stream, costs, share), speed(stream, costs, 1.0), stream.source,
+        stream.laid is not None,
     )  # fmt: skip
 
 
@@ -160,7 +163,8 @@ def report(assembly: Assembly, seen: Outlook) -> dict[str, Any]:
     assert assembly.stream is not None
     counts = assembly.stream.running.counts
     return {
-        **asdict(seen), **asdict(counts), "hit_rate": counts.hit_rate, "peak_bytes": peak_resident_bytes(),
+        **asdict(seen), **asdict(counts), "io_wait_s": counts.waited_s + _stalled(assembly),
+        "hit_rate": counts.hit_rate, "peak_bytes": peak_resident_bytes(),
         "predicted_tok_s": seen.at(assembly, counts.hit_rate),
     }  # fmt: skip
 

@@ -39,6 +39,7 @@ RamBudget = Annotated[
     typer.Option("--ram-budget", help="all memory of the process: 2GiB, auto (what is free); the rest stays on disk"),
 ]
 Residency = Annotated[str, typer.Option("--residency", help="with --ram-budget: who stays; see `edgewise members`")]
+Source = Annotated[str, typer.Option("--source", help="with --ram-budget: how files are read; auto: as measured")]
 Prefetch = Annotated[str, typer.Option("--prefetch", help="with --ram-budget: what is read before it is asked for")]
 
 

@@ -16,5 +16,6 @@ BENCHES = Catalog("bench", __name__, {
     "int4": ".int4:measure_int4",
     "speculation": ".speculation:measure_speculation",
     "memory": ".memory:measure_memory",
+    "ring": ".ring:measure_ring",
     "structured": ".structured:measure_structured",
 })  # fmt: skip

@@ -37,6 +37,7 @@ def measure_memory(
     tokens: Annotated[int, typer.Option("-n", min=2, help="to write")] = 48,
     pairs: Annotated[int, typer.Option(min=1, help="rounds; every line runs once in each")] = 5,
     context: Annotated[int, typer.Option("-c", min=64, help="tokens of the cache")] = 512,
+    source: Annotated[str, typer.Option(help="how files are read; slow:bytes_per_s=2e8 is a slow disk")] = "auto",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -49,32 +50,35 @@ def measure_memory(
     with group(limit) as inside:
         for _ in range(pairs):
             for name, runs in found.items():
-                runs.append(run(path, name, ram_budget, tokens, context, threads, None if name == "all" else inside))
+                where = None if name == "all" else inside
+                runs.append(run(path, name, ram_budget, tokens, context, threads, source, where))
     rows = [summary(name, runs) for name, runs in found.items()]
     texts = {json.dumps(one["token_ids"]) for runs in found.values() for one in runs}
     if as_json:
         print(json.dumps({"rows": rows, "one_text": len(texts) == 1, "enforced": inside is not None}, indent=1))
         return
-    head = ["stays + guessed", "tok/s", "predicted", "first token s", "hits", "read/token", "peak", "slots"]
+    head = ["stays + guessed", "tok/s", "predicted", "first token s", "hits", "wait ms", "read/token", "peak", "slots"]
     body = [[
         row["name"], f"{row['tok_s']:.1f}", f"{row['predicted_tok_s']:.1f}" if row["predicted_tok_s"] else "",
         f"{row['ttft_s']:.2f}", f"{row['hit_rate']:.1%}" if row["slots"] else "",
+        f"{1e3 * row['wait_token_s']:.1f}" if row["slots"] else "",
         human(row["bytes_token"]) if row["slots"] else "", human(row["peak_bytes"]), str(row["slots"] or ""),
     ] for row in rows]  # fmt: skip
-    print(table([head, *body], set(range(1, 8))))
+    print(table([head, *body], set(range(1, 9))))
     same = "the same text in all runs" if len(texts) == 1 else f"{len(texts)} DIFFERENT texts: please report it"
     cap = "enforced by a control group" if inside is not None else "kept, not enforced (no control group could be made)"
     print(f"{same}; budget {human(limit)} {cap}; medians of {pairs}")
 
 
-def run(path: Path, name: str, budget: str, tokens: int, context: int, threads: int | None,
+def run(path: Path, name: str, budget: str, tokens: int, context: int, threads: int | None, source: str,
         inside: Path | None) -> dict[str, Any]:  # fmt: skip
     """One process; what `edgewise run --json` says."""
     words = [sys.executable, "-m", "edgewise", "run", str(path), PROMPT, "--raw", "--temp", "0", "--ignore-eos",
              "-n", str(tokens), "-c", str(context), "--json"]  # fmt: skip
     if name != "all":
         stays, _, guess = name.partition("+")
-        words += ["--ram-budget", budget, "--residency", stays, "--prefetch", guess or "none"]
+        words += ["--ram-budget", budget, "--residency", stays, "--prefetch", guess or "none",
+                  "--source", source]  # fmt: skip
     if threads is not None:
         words += ["-t", str(threads)]
     if inside is not None:
@@ -97,6 +101,7 @@ def summary(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "name": name, "tok_s": median("tok_s"), "ttft_s": median("ttft_s"),
         "peak_bytes": max(one.get("memory", one).get("peak_bytes", one["peak_rss_bytes"]) for one in runs),
         "predicted_tok_s": median("predicted_tok_s", "memory"), "hit_rate": median("hit_rate", "memory"),
+        "wait_token_s": median("io_wait_s", "memory") / count,
         "bytes_token": median("bytes_read", "memory") / count, "slots": int(median("slots", "memory")),
     }  # fmt: skip
 

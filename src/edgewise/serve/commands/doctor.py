@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import edgewise
 from edgewise.base import EdgewiseError
 from edgewise.serve import machine
 from edgewise.serve.options import Json, Threads, human
+
+PROBE_BYTES = 48 << 20  # written to measure reading
 
 # what each kernel table is after; the names are the kernel's own in /proc/cpuinfo
 FEATURES = (
@@ -72,6 +75,7 @@ def diagnose(threads: int | None = None) -> dict[str, Any]:
             "model_cache_exists": cache.is_dir(),
             "model_cache_free_bytes": shutil.disk_usage(_existing(cache)).free,
         },
+        "reading": _reading(Path.cwd()),
         "tuning": _tuning(kernels),
         "environment": {name: value for name, value in sorted(os.environ.items()) if _ours(name)},
     }
@@ -104,6 +108,25 @@ def _kernels(threads: int | None) -> dict[str, Any]:
         "threads": info.threads,
         "threads_why": why,
     }
+
+
+def _reading(folder: Path) -> dict[str, Any]:
+    """How weights under a memory budget would be read here, and why: measured on a file that is written and removed."""
+    from edgewise.kernels.rings import why_not
+    from edgewise.weights.probing import PIECE_BYTES, probe
+
+    facts: dict[str, Any] = {"io_uring": why_not() or "yes"}
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".edgewise-doctor-", suffix=".gguf") as file:
+            block = os.urandom(PIECE_BYTES)
+            for _ in range(PROBE_BYTES // PIECE_BYTES):
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+            found = probe(Path(file.name))
+    except OSError as error:
+        return {**facts, "source": None, "source_why": f"{folder} cannot be written to: {error.strerror}"}
+    return {**facts, "source": found.chosen, "source_why": found.why}
 
 
 def _tuning(kernels: dict[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,10 @@ import typer
 
 from edgewise.base import BadInput
 from edgewise.serve.budget import Outlook, outlook, uniform_share
-from edgewise.serve.commands.replay import load
+from edgewise.serve.commands.replay import Trace, load
 from edgewise.serve.hub import locate
-from edgewise.serve.options import CacheType, Context, Json, RamBudget, Threads, human, table
-from edgewise.weights.replay import Access, entropy, hit_rate
-from edgewise.weights.residency import RESIDENCIES
+from edgewise.serve.options import CacheType, Context, Json, RamBudget, Source, Threads, human, table
+from edgewise.weights.replay import entropy
 
 SHARES = (0.125, 0.25, 0.5, 0.75, 1.0)
 
@@ -23,6 +22,7 @@ def command(
     context: Context = None,
     kv_cache_dtype: CacheType = None,
     threads: Threads = None,
+    source: Source = "auto",
     trace: Annotated[
         Path | None, typer.Option("--trace", help="what `edgewise trace routing` wrote: hits are replayed from it")
     ] = None,
@@ -37,7 +37,7 @@ def command(
     walk = None if trace is None else load(trace)
     with LLM(
         locate(model), ram_budget=ram_budget or "auto", ctx_size=context, kv_cache_dtype=kv_cache_dtype or "auto",
-        threads=threads, max_num_seqs=1,
+        threads=threads, source=source, max_num_seqs=1,
     ) as llm:  # fmt: skip
         facts = {"model": llm.name, **describe(llm.parts, outlook(llm.parts), walk)}
     if as_json:
@@ -56,9 +56,7 @@ def command(
     print(table([head, *body], {0, 1, 2, 3}))
 
 
-def describe(
-    parts: Any, seen: Outlook, walk: tuple[int, int, list[Access], list[list[float]]] | None
-) -> dict[str, Any]:
+def describe(parts: Any, seen: Outlook, walk: Trace | None) -> dict[str, Any]:
     """Facts of a model that is open under a budget: where memory goes, and a row for each of several budgets."""
     stream = parts.stream
     needs = stream.needs(0, 0)
@@ -81,18 +79,15 @@ def describe(
             "working_bytes": needs.working, "slots_bytes": seen.slots * needs.slot,
             "smallest_bytes": min(budgets.values()),
         },
-        "entropy_bits": None if walk is None else entropy(walk[2], walk[0]), "rows": rows,
+        "entropy_bits": None if walk is None else entropy(walk.accesses, walk.experts), "rows": rows,
     }  # fmt: skip
 
 
-def replayed(stream: Any, walk: tuple[int, int, list[Access], list[list[float]]], slots: int) -> float:
+def replayed(stream: Any, walk: Trace, slots: int) -> float:
     """Hits of the usual residency in so many slots."""
-    experts, layers, accesses, shares = walk
-    if (experts, layers) != (stream.spec.experts, stream.spec.layers):
+    if (walk.experts, walk.layers) != (stream.spec.experts, stream.spec.layers):
         raise BadInput(
-            f"The trace is of {layers} layers of {experts} experts; this model has {stream.spec.layers} of "
+            f"The trace is of {walk.layers} layers of {walk.experts} experts; this model has {stream.spec.layers} of "
             f"{stream.spec.experts}. Trace this model."
         )
-    member = RESIDENCIES.build(stream.usual(slots), count=experts * layers)
-    firsts = [access[0] // experts * experts for access in accesses]
-    return hit_rate(accesses, slots, member, shares, firsts)
+    return walk.hits(stream.usual(slots), slots)

@@ -22,6 +22,7 @@ from edgewise.serve.options import (
     Prefetch,
     RamBudget,
     Residency,
+    Source,
     Speculator,
     Swap,
     Threads,
@@ -84,6 +85,7 @@ def command(
     ram_budget: RamBudget = None,
     residency: Residency = "",
     prefetch: Prefetch = "none",
+    source: Source = "auto",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="timings on standard error")] = False,
     as_json: Json = False,
 ) -> None:
@@ -116,7 +118,7 @@ def command(
     llm = LLM(
         path, threads=threads, ctx_size=context, kv_cache_dtype=kv_cache_dtype or "auto", device=device,
         policy=policy, swap=swap, speculator=speculator, verifier=verifier, fp8=fp8, ram_budget=ram_budget,
-        residency=residency, prefetch=prefetch, max_num_seqs=1,
+        residency=residency, prefetch=prefetch, source=source, max_num_seqs=1,
         seed=0 if builtin else int.from_bytes(os.urandom(4), "little"),
     )  # fmt: skip
     given = locals()

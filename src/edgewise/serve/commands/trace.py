@@ -1,5 +1,6 @@
 """`edgewise trace routing`: which experts a text goes to, token by token and layer by layer, as JSON lines."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +36,8 @@ def routing(
     residency: Residency = "",
     prefetch: Prefetch = "none",
 ) -> None:
-    """Every token's experts and their probabilities, by layer. `edgewise replay` asks what a cache would have held."""
+    """Every token's experts, their probabilities and everybody's, and whom the next layer's router would choose on what
+    enters these, by layer. `edgewise replay` asks what a cache would have held and how good such guesses are."""
     from edgewise.serve.llm import LLM
 
     words = PROMPT if text is None else read_text(text)
@@ -48,6 +50,7 @@ def routing(
             raise BadInput(f"{llm.name} has no experts, so there is no routing to trace.")
         ids = list(llm.tokenizer.encode(words))[:tokens] if llm.tokenizer is not None else list(range(3, 3 + tokens))
         watch = _Watch(llm.parts.runner.forward, spec.experts_per_token)
+        watch.listen_ahead(llm.parts.model)
         llm.parts.runner.forward = watch  # type: ignore[assignment]  # it runs batches, and that is all that is asked
         llm.generate(ids, SamplingParams(max_tokens=tokens, temperature=0.0, ignore_eos=True))
         head = {"model": llm.name, "layers": spec.layers, "experts": spec.experts, "chosen": spec.experts_per_token}
@@ -58,15 +61,33 @@ def routing(
 
 
 class _Watch:
-    """A forward pass that is listened to: every row's experts, by layer."""
+    """A forward pass that is listened to: every row's experts, by layer, and whom the next layer's router would have
+    chosen on what enters them."""
 
     def __init__(self, inner: Any, chosen: int) -> None:
         self.inner = inner
         self.chosen = chosen
         self.tokens: list[dict[str, Any]] = []
+        self._first = 0
+
+    def listen_ahead(self, model: Any) -> None:
+        """Hears what every layer of experts is given, and asks the next one's router about it."""
+        found = ((at, getattr(block, "ffn", None)) for at, block in enumerate(model.layers))
+        mixtures = [(at, ffn) for at, ffn in found if hasattr(ffn, "choose") and hasattr(ffn, "mix")]
+        for (at, ffn), (_, following) in itertools.pairwise(mixtures):
+            ffn.mix = self._asking(at, ffn.mix, following)
+
+    def _asking(self, layer: int, mix: Any, following: Any) -> Any:
+        def ask(device: Any, x: Any, logits: Any, routing: Any) -> Any:
+            guess = following.choose(device, x)[1].ids.tolist()
+            for row, experts in enumerate(guess):
+                self.tokens[self._first + row]["layers"][layer].append(experts)
+            return mix(device, x, logits, routing)
+
+        return ask
 
     def run(self, batch: Batch) -> Any:
-        first = len(self.tokens)
+        self._first = first = len(self.tokens)
         self.tokens += [{"id": int(token), "layers": {}} for token in batch.ids]
 
         def hear(tap: Tap, layer: int, value: Any) -> None:
@@ -78,7 +99,8 @@ class _Watch:
             best = np.argsort(-logits, axis=1, kind="stable")[:, : self.chosen]
             for row, experts in enumerate(best):
                 self.tokens[first + row]["layers"][layer] = [
-                    experts.tolist(), [round(float(p), 5) for p in shares[row, experts]]
+                    experts.tolist(), [round(float(p), 5) for p in shares[row, experts]],
+                    [round(float(p), 4) for p in shares[row]],
                 ]
 
         return self.inner.run(replace(batch, listen=hear))

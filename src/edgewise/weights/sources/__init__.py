@@ -1,4 +1,4 @@
-"""Where bytes come from."""
+"""Where bytes come from. `--source NAME` of run and plan; auto: `weights.probing` chooses."""
 
 from edgewise.base import Catalog
 
@@ -7,6 +7,8 @@ SOURCES = Catalog(
     __name__,
     {
         "file": ".file:FileSource",
+        "uring": ".uring:UringSource",
+        "cached": ".cached:CachedSource",
         "faulty": ".faulty:FaultySource",
         "slow": ".slow:SlowSource",
     },

@@ -16,12 +16,13 @@ from pathlib import Path
 from edgewise.base import BadInput
 from edgewise.weights.sources.file import FileSource
 
-KINDS = ("eio", "short", "end", "flip")
+ERRORS = {"eio": errno.EIO, "enospc": errno.ENOSPC}
+KINDS = (*ERRORS, "short", "end", "flip")
 
 
 class FaultySource(FileSource):
-    """`kind` at call number `at` (from 0): "eio" fails; "short" gives half the bytes, which a source must repair by
-    asking again; "end" gives none, as a file cut short does; "flip" inverts one bit, which nobody can notice."""
+    """`kind` at call number `at` (from 0): "eio" and "enospc" fail; "short" gives half the bytes, which a source must
+    repair by asking again; "end" gives none, as a file cut short does; "flip" inverts one bit, which nobody notices."""
 
     def __init__(self, files: Sequence[Path], *, kind: str = "eio", at: int = 0, direct: bool = False) -> None:
         if kind not in KINDS:
@@ -37,8 +38,8 @@ class FaultySource(FileSource):
             now, self.calls = self.calls, self.calls + 1
         if now != self.at:
             return os.preadv(fd, buffers, offset)
-        if self.kind == "eio":
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        if self.kind in ERRORS:
+            raise OSError(ERRORS[self.kind], os.strerror(ERRORS[self.kind]))
         if self.kind == "end":
             return 0
         if self.kind == "short":
