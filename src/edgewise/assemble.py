@@ -134,8 +134,8 @@ def assemble(
     loading.wait()
     milestone("weights there")
     if stream is not None:
-        prefill_chunk = stream.rows
         stream.open()
+        prefill_chunk = stream.rows
         weakref.finalize(model, stream.close)
 
     def running(kind: str, tokens: int) -> TextRunner:

@@ -172,6 +172,7 @@ def test_a_budget_that_cannot_work_is_refused_naming_the_smallest(model) -> None
 
 def test_the_budget_that_is_named_works(model) -> None:
     path, wanted = model("olmoe")
+    budgeted(path).close()
     with pytest.raises(OutOfRoom) as refusal:
         LLM(path, threads=2, ctx_size=128, ram_budget="5MiB")
     named = re.search(r"that works is (\d+ MiB)", str(refusal.value))

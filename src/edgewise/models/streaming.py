@@ -31,6 +31,7 @@ from edgewise.weights.store import Piece, Stored, WeightStore
 
 PIECE_BYTES = 2 << 20  # read at once
 READERS = 4
+FEWEST_ROWS = 16  # of the largest pass
 FEW = 4  # tokens of a pass in which guessing pays; more want nearly every expert
 MARGIN_BYTES = 32 << 20  # for what nobody counts: stacks, the allocator's own, what Python still imports
 TOKENIZER_BYTES = 1200  # of memory a token of the vocabulary, the merges included
@@ -64,8 +65,8 @@ class Needs:
 
     @property
     def smallest(self) -> int:
-        """The smallest budget that works, in whole MiB."""
-        return math.ceil((self.fixed + self.least * self.slot) / (1 << 20)) << 20
+        """The smallest budget that works, in whole MiB; a process is never twice of exactly one size."""
+        return math.ceil(((self.fixed + self.least * self.slot) * 1.02) / (1 << 20)) << 20
 
     def count(self, budget: int) -> int:
         """Slots that fit."""
@@ -161,15 +162,16 @@ class Stream:
             formats = "no matrix of it is in a format that can be read while the model runs"
             raise Unsupported(f"This model cannot run under a memory budget: {formats}. Convert it, say to q4_0.")
         words = TOKENIZER_BYTES * self.spec.vocab
-        self._refuse(self.needs(resident_bytes() + words, stored_bytes - self.adopted_bytes))
+        self._refuse(resident_bytes() + words, stored_bytes - self.adopted_bytes)
 
     def open(self, slots: int = 0) -> None:
         """Makes the slots, as many as the budget allows or as are asked for; the weights that stay are here. Raises
         OutOfRoom."""
-        needs = self.needs(resident_bytes(), 0)
-        self.slots_room = self.budget_bytes - needs.fixed
+        process = resident_bytes()
         if not slots:
-            self._refuse(needs)
+            self._refuse(process, 0)
+        needs = self.needs(process, 0)
+        self.slots_room = self.budget_bytes - needs.fixed
         if self.laid is not None:
             for key in self._bundles:
                 self._pieces[key] = self._as_laid(key, self.laid)
@@ -209,7 +211,12 @@ class Stream:
         working = working_bytes(self.spec, self.rows) + READERS * 2 * PIECE_BYTES + MARGIN_BYTES
         return Needs(process, resident, self.reserved_bytes, working, slot, least, len(self._bundles))
 
-    def _refuse(self, needs: Needs) -> None:
+    def _refuse(self, process: int, resident: int) -> None:
+        """Raises OutOfRoom when nothing helps, smaller passes neither."""
+        needs = self.needs(process, resident)
+        while needs.count(self.budget_bytes) < needs.least and self.rows > FEWEST_ROWS:
+            self.rows = max(FEWEST_ROWS, self.rows // 2)
+            needs = self.needs(process, resident)
         if needs.count(self.budget_bytes) >= needs.least:
             return
         mib = 1 << 20
@@ -361,8 +368,8 @@ def working_bytes(spec: ModelSpec, rows: int) -> int:
 
 def fitting_rows(spec: ModelSpec, rows: int, budget_bytes: int) -> int:
     """Tokens of a pass, at most `rows`, whose working memory is at most a twelfth of the budget; at least 16."""
-    while rows > 16 and working_bytes(spec, rows) > budget_bytes // 12:
-        rows = max(16, rows // 2)
+    while rows > FEWEST_ROWS and working_bytes(spec, rows) > budget_bytes // 12:
+        rows = max(FEWEST_ROWS, rows // 2)
     return rows
 
 
