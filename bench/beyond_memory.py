@@ -55,7 +55,7 @@ def main() -> None:
                 found = run(args.model, member, str(args.cap), args.n, 512, args.threads, "auto", inside)
                 seen = found["memory"]
                 turn[name] = {
-                    "tok_s": found["tok_s"], "predicted": seen["predicted_tok_s"], "hits": seen["hit_rate"],
+                    "tok_s": found["tok_s"], "predicted": seen["predicted_tok_s"], "hits": seen["writing_hit_rate"],
                     "peak": seen["peak_bytes"], "ids": found["token_ids"], "slots": seen["slots"],
                 }  # fmt: skip
             turn[name]["group_peak"] = int((inside / "memory.max_usage_in_bytes").read_text())

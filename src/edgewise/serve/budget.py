@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -158,23 +158,32 @@ def attention_bytes(assembly: Assembly) -> int:
     return total
 
 
-def report(assembly: Assembly, seen: Outlook) -> dict[str, Any]:
-    """What --json says about the budget."""
+def counted(assembly: Assembly) -> Counts:
+    """A copy of what was counted so far."""
+    assert assembly.stream is not None
+    return replace(assembly.stream.running.counts)
+
+
+def report(assembly: Assembly, seen: Outlook, prompt: Counts) -> dict[str, Any]:
+    """What --json says about the budget. prompt: what had been counted when the first token was there; a prediction is
+    about the tokens after it."""
     assert assembly.stream is not None
     counts = assembly.stream.running.counts
+    asked = counts.asked - prompt.asked
+    writing = (counts.hits - prompt.hits) / asked if asked else counts.hit_rate
     return {
         **asdict(seen), **asdict(counts), "io_wait_s": counts.waited_s + _stalled(assembly),
-        "hit_rate": counts.hit_rate, "peak_bytes": peak_resident_bytes(),
-        "predicted_tok_s": seen.at(assembly, counts.hit_rate),
+        "hit_rate": counts.hit_rate, "writing_hit_rate": writing, "peak_bytes": peak_resident_bytes(),
+        "predicted_tok_s": seen.at(assembly, writing),
     }  # fmt: skip
 
 
-def afterwards(assembly: Assembly, seen: Outlook, tok_s: float) -> str:
-    """One line: measured beside predicted."""
-    found = report(assembly, seen)
-    peak = found["peak_bytes"]
+def afterwards(found: dict[str, Any], tok_s: float) -> str:
+    """One line: measured beside predicted. found: what `report` says."""
+    peak, budget = found["peak_bytes"], found["budget_bytes"]
     return (
-        f"hit rate {found['hit_rate']:.1%}, {human(found['bytes_read'])} read; measured {tok_s:.1f} tok/s, predicted "
-        f"{found['predicted_tok_s']:.1f} at that hit rate; peak memory {human(peak)} of {human(seen.budget_bytes)}"
-        f"{'' if peak <= seen.budget_bytes else ': MORE than the budget, please report it'}"
+        f"hit rate {found['hit_rate']:.1%} ({found['writing_hit_rate']:.1%} while writing), "
+        f"{human(found['bytes_read'])} read; measured {tok_s:.1f} tok/s, predicted "
+        f"{found['predicted_tok_s']:.1f} at that hit rate; peak memory {human(peak)} of {human(budget)}"
+        f"{'' if peak <= budget else ': MORE than the budget, please report it'}"
     )

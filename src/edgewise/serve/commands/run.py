@@ -156,9 +156,9 @@ def _once(session: "Session", text: str, *, echo: bool, verbose: bool, as_json: 
     from edgewise.serve.session import Answer
 
     answer, parts = Answer(), session.llm.parts
-    seen = None
+    seen = prompt = None
     if parts.stream is not None:
-        from edgewise.serve.budget import afterwards, outlook
+        from edgewise.serve.budget import afterwards, counted, outlook
         from edgewise.serve.budget import report as memory
 
         seen = outlook(parts)
@@ -167,16 +167,19 @@ def _once(session: "Session", text: str, *, echo: bool, verbose: bool, as_json: 
         print(text, end="", flush=True)
     milestone("ready for the prompt")
     for piece in session.ask(text, answer):
+        if seen is not None and prompt is None:
+            prompt = counted(parts)
         if not as_json:
             print(piece, end="", flush=True)
+    found = {"memory": memory(parts, seen, prompt or counted(parts))} if seen is not None else {}
     if as_json:
-        print(json.dumps(report(answer) | ({"memory": memory(parts, seen)} if seen else {}), ensure_ascii=False))
+        print(json.dumps(report(answer) | found, ensure_ascii=False))
     elif not answer.text.endswith("\n"):
         print()
     if verbose:
         print(timing(answer), file=sys.stderr)
-    if seen is not None:
-        print(f"edgewise: {afterwards(parts, seen, answer.metrics.tok_s)}", file=sys.stderr)
+    if found:
+        print(f"edgewise: {afterwards(found['memory'], answer.metrics.tok_s)}", file=sys.stderr)
     milestone("end")
 
 

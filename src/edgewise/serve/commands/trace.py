@@ -29,7 +29,8 @@ def routing(
     model: Annotated[str, typer.Argument(help="folder, GGUF file, or user/repo of a mixture of experts")],
     out: Annotated[Path, typer.Option("--out", "-o", help="JSON lines: the model first, then one line a token")],
     text: Annotated[Path | None, typer.Option("--text", help="a UTF-8 text to read")] = None,
-    tokens: Annotated[int, typer.Option("--tokens", "-n", min=1, help="to read, then to write greedily")] = 128,
+    tokens: Annotated[int, typer.Option("--tokens", "-n", min=1, help="of the text, to read")] = 128,
+    write: Annotated[int | None, typer.Option("--write", min=1, help="to write then, greedily [as many]")] = None,
     context: Context = None,
     threads: Threads = None,
     ram_budget: RamBudget = None,
@@ -52,7 +53,7 @@ def routing(
         watch = _Watch(llm.parts.runner.forward, spec.experts_per_token)
         watch.listen_ahead(llm.parts.model)
         llm.parts.runner.forward = watch  # type: ignore[assignment]  # it runs batches, and that is all that is asked
-        llm.generate(ids, SamplingParams(max_tokens=tokens, temperature=0.0, ignore_eos=True))
+        llm.generate(ids, SamplingParams(max_tokens=write or tokens, temperature=0.0, ignore_eos=True))
         head = {"model": llm.name, "layers": spec.layers, "experts": spec.experts, "chosen": spec.experts_per_token}
         part = out.with_name(out.name + ".part")
         part.write_text("".join(json.dumps(line) + "\n" for line in (head, *watch.lines())), encoding="utf-8")
