@@ -117,3 +117,16 @@ def test_doctor_says_how_weights_would_be_read(monkeypatch, tmp_path, capsys) ->
     assert "GB/s" in found["source_why"]
     assert not list(tmp_path.iterdir())
     assert doctor._reading(tmp_path / "nowhere")["source"] is None
+
+
+def test_offloading_gives_the_same_logits_whoever_stays(model, capsys) -> None:
+    words = ["bench", "offload", str(model), "--share", "0.5", "-n", "4", "--pairs", "2", "--source", "file"]
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["equal"]
+    assert found["slots"] == 5
+    rates = {row["name"]: row["hit_rate"] for row in found["rows"]}
+    assert rates["all"] == 1.0
+    assert rates["none+none"] < rates["lru+none"] < 1.0
+    assert main(words) == 0
+    assert "the same logits in all" in capsys.readouterr().out

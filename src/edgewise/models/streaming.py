@@ -93,7 +93,7 @@ class Stream:
         self.files = tuple(files)
         self.budget_bytes, self.reserved_bytes = budget_bytes, reserved_bytes
         self.rows = fitting_rows(spec, rows, budget_bytes)
-        self._residency, self.source = residency, source
+        self.residency_name, self.source = residency, source
         self.probed: Probed | None = None  # what source "auto" found
         if source != "auto":
             SOURCES.load(source.partition(":")[0])
@@ -186,7 +186,7 @@ class Stream:
             self.probed = probe(self.files[-1])
             self.source = self.probed.chosen
         source: Source = SOURCES.build(self.source, files=self.files, direct=True)
-        self.residency = RESIDENCIES.build(self._residency or self.usual(room.count), count=len(self._stored))
+        self.residency = RESIDENCIES.build(self.residency_name or self.usual(room.count), count=len(self._stored))
         self.store = WeightStore(self._stored, room, source, self.residency, readers=READERS)
 
     def usual(self, slots: int) -> str:

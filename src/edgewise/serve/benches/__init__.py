@@ -16,6 +16,7 @@ BENCHES = Catalog("bench", __name__, {
     "int4": ".int4:measure_int4",
     "speculation": ".speculation:measure_speculation",
     "memory": ".memory:measure_memory",
+    "offload": ".offload:measure_offload",
     "ring": ".ring:measure_ring",
     "structured": ".structured:measure_structured",
 })  # fmt: skip
