@@ -37,8 +37,12 @@ def test_only_kernels_sees_the_extension():
     assert rooms <= {"kernels"}
 
 
-# Fault and delay injection is the plain member with a broken or slow system call below it.
-WRAPPERS = {(f"edgewise.weights.sources.{name}", "edgewise.weights.sources.file") for name in ("faulty", "slow")}
+# These are the plain member with another system call below it: one that fails or is slow on purpose, io_uring, or one
+# that is announced.
+WRAPPERS = {
+    (f"edgewise.weights.sources.{name}", "edgewise.weights.sources.file")
+    for name in ("faulty", "slow", "uring", "cached")
+}
 
 
 def test_members_of_a_slot_do_not_know_each_other(graph):

@@ -96,7 +96,7 @@ def test_plan_says_where_memory_goes_and_how_fast_budgets_are(model, tmp_path, c
 
 def test_a_ring_of_layers_gives_the_same_logits(tmp_path, capsys) -> None:
     dense = tiny_model("llama", tmp_path / "llama")
-    words = ["bench", "ring", str(dense), "--k", "1,2", "--rows", "4", "--pairs", "2"]
+    words = ["bench", "layers", str(dense), "--k", "1,2", "--rows", "4", "--pairs", "2"]
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["equal"]

@@ -60,7 +60,7 @@ def test_rings_of_several_threads_do_not_meet(path) -> None:
 
 @needs_ring
 def test_a_ring_says_what_failed_and_where_a_file_ends(path) -> None:
-    ring, into = rings.Ring(4), memoryview(bytearray(8192))
+    ring, into = rings.Queue(4), memoryview(bytearray(8192))
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
         ring.read(-1, into, 0, 4096)
     with path.open("rb") as file:

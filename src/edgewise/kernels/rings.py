@@ -9,7 +9,7 @@ from edgewise import _native
 ENTRIES = 16
 
 
-class Ring:
+class Queue:
     """One thread's ring. error: errno of the set-up; 0: it can be used."""
 
     def __init__(self, entries: int = ENTRIES) -> None:
@@ -26,5 +26,5 @@ class Ring:
 
 def why_not() -> str:
     """Why there is no io_uring here; empty: there is."""
-    error = Ring(1).error
+    error = Queue(1).error
     return os.strerror(error) if error else ""

@@ -1,5 +1,6 @@
 """A quick start left some weights where they are read more slowly; bit by bit they are moved while the model works."""
 
+import atexit
 import threading
 import time
 import weakref
@@ -8,6 +9,10 @@ from typing import Protocol
 STEP = 2 << 20  # bytes: milliseconds of work, for which a step of the model may have to wait
 PATIENCE = 2.0  # seconds: whoever wants a short answer is not disturbed at all
 SHARE = 0.1  # of one core
+
+
+_over = threading.Event()  # the process ends: a thread inside the extension would then bring it down
+_movers: list[threading.Thread] = []
 
 
 class Movable(Protocol):
@@ -23,15 +28,25 @@ def settle_now(loading: Movable) -> None:
 def settle_slowly(owner: object, loading: Movable) -> None:
     """The same beside other work, in a thread that ends with `owner`."""
     if loading.settle(0):
-        threading.Thread(
+        thread = threading.Thread(
             target=_move, args=(weakref.ref(owner), weakref.ref(loading)), name="edgewise-settle", daemon=True
-        ).start()
+        )
+        _movers[:] = [*(mover for mover in _movers if mover.is_alive()), thread]
+        thread.start()
+
+
+@atexit.register
+def stop_settling() -> None:
+    _over.set()
+    for thread in _movers:
+        thread.join()
 
 
 def _move(owner: "weakref.ref[object]", loading: "weakref.ref[Movable]") -> None:
     pause = PATIENCE
     while True:
-        time.sleep(pause)
+        if _over.wait(pause):
+            return
         movable = loading()
         if owner() is None or movable is None:
             return

@@ -25,7 +25,7 @@ def recall(chosen: Sequence[Step], guessed: Sequence[Step], experts: int, most: 
     """chosen: whom every token went to. guessed: what a layer said of the next, the likeliest first. None: nothing."""
     names: dict[int, list[list[int]]] = {}
     draw = np.random.default_rng(seed)
-    hits = {"lookahead": 0.0, "shuffled": 0.0, "previous": 0.0}
+    early = renamed = earlier = 0.0
     wanted = before = 0
     for turn, token in enumerate(chosen):
         layers = sorted(token)
@@ -37,13 +37,11 @@ def recall(chosen: Sequence[Step], guessed: Sequence[Step], experts: int, most: 
                 names[following] = [draw.permutation(experts).tolist() for _ in range(SHUFFLES)]
             there = set(token[following])
             wanted += min(most, len(there))
-            hits["lookahead"] += len(there & set(guess))
-            hits["shuffled"] += sum(len(there & {way[e] for e in guess}) for way in names[following]) / SHUFFLES
+            early += len(there & set(guess))
+            renamed += sum(len(there & {way[e] for e in guess}) for way in names[following]) / SHUFFLES
             if turn:
                 before += min(most, len(there))
-                hits["previous"] += len(there & set(list(chosen[turn - 1].get(following, ()))[:most]))
+                earlier += len(there & set(list(chosen[turn - 1].get(following, ()))[:most]))
     if not wanted:
         return None
-    return Recall(
-        most, hits["lookahead"] / wanted, hits["shuffled"] / wanted, hits["previous"] / max(1, before), most / experts
-    )
+    return Recall(most, early / wanted, renamed / wanted, earlier / max(1, before), most / experts)

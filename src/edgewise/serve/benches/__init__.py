@@ -17,6 +17,6 @@ BENCHES = Catalog("bench", __name__, {
     "speculation": ".speculation:measure_speculation",
     "memory": ".memory:measure_memory",
     "offload": ".offload:measure_offload",
-    "ring": ".ring:measure_ring",
+    "layers": ".layers:measure_layers",
     "structured": ".structured:measure_structured",
 })  # fmt: skip

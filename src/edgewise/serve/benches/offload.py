@@ -22,6 +22,7 @@ from edgewise.serve.commands.trace import PROMPT
 from edgewise.serve.hub import locate
 from edgewise.serve.options import Json, Threads, human, read_text, split_members, table
 from edgewise.weights.prefetchers import PREFETCHERS
+from edgewise.weights.residency import FOR_EXPERTS
 from edgewise.weights.store import Counts
 
 
@@ -60,7 +61,7 @@ def measure_offload(
                 stream.running.drop_all()
                 stream.close()
                 stream.prefetcher = PREFETCHERS.build(guess or "none")
-                stream.residency_name = "lru" if name == "all" else stays
+                stream.residency_name = FOR_EXPERTS if name == "all" else stays
                 stream.open(slots=needs.bundles if name == "all" else slots)
                 if name == "all":
                     _read(parts, ids)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgewise.base import Unsupported
-from edgewise.kernels.rings import Ring, why_not
+from edgewise.kernels.rings import Queue, why_not
 from edgewise.weights.sources.file import FileSource
 
 PART = 256 << 10  # bytes of one request
@@ -27,10 +27,10 @@ class UringSource(FileSource):
             raise Unsupported(f"source 'uring': this system allows no io_uring ({reason}). Take source 'file'.")
         super().__init__(files, preadv=self._ask, direct=direct)
         self.part = part
-        self._rings = threading.local()
+        self._own = threading.local()
 
     def _ask(self, fd: int, buffers: Sequence[memoryview], offset: int) -> int:
-        ring: Ring | None = getattr(self._rings, "ring", None)
-        if ring is None or ring.error:
-            self._rings.ring = ring = Ring()
-        return ring.read(fd, buffers[0], offset, self.part)
+        queue: Queue | None = getattr(self._own, "queue", None)
+        if queue is None or queue.error:
+            self._own.queue = queue = Queue()
+        return queue.read(fd, buffers[0], offset, self.part)

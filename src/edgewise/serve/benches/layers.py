@@ -1,4 +1,4 @@
-"""`edgewise bench ring`: a dense model whose layers pass through K slots, with reading made as slow as computing.
+"""`edgewise bench layers`: a dense model whose layers pass through K slots, with reading made as slow as computing.
 
 Paper:  Shen et al., SE-MoE, arXiv 2205.10034 (ring of K slots over N layers); TPI-LLM, arXiv 2410.00531
 Exact.  The logits of all rings are compared bit by bit.
@@ -22,7 +22,7 @@ from edgewise.serve.options import Json, Threads, human, table
 SETTLE = 3  # passes that set the speed of reading
 
 
-def measure_ring(
+def measure_layers(
     model: Annotated[str, typer.Argument(help="a dense model: folder, GGUF file, or user/repo; best laid out")],
     rings: Annotated[str, typer.Option("--k", help="slots of each ring, by commas; 1 is serial")] = "1,2,3,4",
     rows: Annotated[int, typer.Option("--rows", min=1, help="tokens of a pass")] = 32,
