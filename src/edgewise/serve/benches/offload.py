@@ -68,8 +68,10 @@ def measure_offload(
                 row, total = _read(parts, ids)
                 found[name].append(row)
                 sums.add(total)
-    rows = [{"name": name, **{key: statistics.median(one[key] for one in runs) for key in runs[0]}}
-            for name, runs in found.items()]  # fmt: skip
+    rows: list[dict[str, Any]] = [
+        {"name": name, **{key: statistics.median(one[key] for one in runs) for key in runs[0]}}
+        for name, runs in found.items()
+    ]
     if as_json:
         print(json.dumps({"slots": slots, "bundles": needs.bundles, "rows": rows, "equal": len(sums) == 1}, indent=1))
         return

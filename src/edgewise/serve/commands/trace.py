@@ -73,7 +73,7 @@ class _Watch:
 
     def listen_ahead(self, model: Any) -> None:
         """Hears what every layer of experts is given, and asks the next one's router about it."""
-        found = ((at, getattr(block, "ffn", None)) for at, block in enumerate(model.layers))
+        found: list[tuple[int, Any]] = [(at, getattr(block, "ffn", None)) for at, block in enumerate(model.layers)]
         mixtures = [(at, ffn) for at, ffn in found if hasattr(ffn, "choose") and hasattr(ffn, "mix")]
         for (at, ffn), (_, following) in itertools.pairwise(mixtures):
             ffn.mix = self._asking(at, ffn.mix, following)
