@@ -159,3 +159,22 @@ def test_widened_heads_say_the_same(tmp_path: Path) -> None:
         member.attach(Target(np.tile(table, times)), None)  # type: ignore[arg-type]
         said.append(member._best([], np.tile(state, times) / np.float32(times)).tolist())
     assert said[0] == said[1]
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("settings", ["", ":nodes=20,tree=cartesian"])
+def test_the_embedded_model_has_heads(settings: str) -> None:
+    """Trained ones: more than one token a pass, and the text of plain decoding; with the kernels, recorded steps and
+    all. The control is in the bench."""
+    from edgewise.serve.llm import LLM
+
+    params = SamplingParams(temperature=0, max_tokens=48, ignore_eos=True)
+    prompts = ["def add(a, b):\n", 'class Reader:\n    """Reads', "import os\n", "for line in"]
+    with LLM(threads=1) as llm:
+        want = [one.outputs[0].token_ids for one in llm.generate(prompts, params)]
+        plain = llm.parts.engine.steps
+    with LLM(threads=1, speculator="medusa" + settings) as llm:
+        found = llm.generate(prompts, params)
+        steps = llm.parts.engine.steps
+        assert [one.outputs[0].token_ids for one in found] == want
+    assert steps < plain / 1.2

@@ -59,7 +59,7 @@ def measure_speculation(
     if not names:
         raise BadInput("--speculators names none.")
     path = None if model is None else hub.locate(model)
-    with LLM(path, threads=threads, max_num_seqs=batch, ctx_size=None) as llm:
+    with LLM(path, threads=threads, max_num_seqs=max(batch, 4), ctx_size=None) as llm:  # pages for the leaves of trees
         members: list[tuple[str, Watched]] = [("none", Watched(SPECULATORS.build("none")))]
         for name in names:
             member = SPECULATORS.build("auto" if name == NOISE else name)
