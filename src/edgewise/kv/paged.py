@@ -9,12 +9,16 @@ Status: kept
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import Any, ClassVar
+
+import numpy as np
 
 from edgewise.base import BadInput, Cap, SeqId
 from edgewise.kernels.api import Array, AttnSpec, Device, SeqRows
 from edgewise.kv.api import Chunk
 from edgewise.kv.pages import Pages
+from edgewise.kv.prefixes import PrefixStore
 from edgewise.kv.types import token_bytes
 
 
@@ -42,6 +46,7 @@ class PagedCache:
         self.dtype = dtype
         self.page_tokens = page_tokens
         self.pages = Pages(pages, page_tokens, reuse)
+        self.prefixes: PrefixStore | None = None  # on disk
         self._pools = [device.alloc_pages(pages, page_tokens, kv_heads, head_dim, dtype) for _ in range(layers)]
 
     def free_tokens(self) -> int:
@@ -51,7 +56,8 @@ class PagedCache:
         return self.pages.holdings[seq].length
 
     def open(self, seq: SeqId, tokens: Sequence[int]) -> int:
-        return self.pages.open(seq, tokens)
+        known = self.pages.open(seq, tokens)
+        return known if self.prefixes is None else self._recall(self.prefixes, seq, tokens, known)
 
     def remember(self, seq: SeqId, tokens: Sequence[int]) -> None:
         self.pages.remember(seq, tokens)
@@ -115,3 +121,46 @@ class PagedCache:
 
     def close(self, seq: SeqId) -> None:
         self.pages.close(seq)
+
+    # ── prefixes on disk ────────────────────────────────────────────────────────────────
+
+    def keep_in(self, store: PrefixStore) -> None:
+        """From now on prefixes that are not in memory are looked for there, and `keep` writes those that are."""
+        self.prefixes = store
+        self.pages.fresh = dict.fromkeys(self.pages.known)
+
+    def keep(self, nbytes: int) -> bool:
+        """Hands about so many bytes of pages that became known to the store. True: there are more."""
+        store, fresh, taken = self.prefixes, self.pages.fresh, 0
+        if store is None or fresh is None:
+            return False
+        while fresh and taken < nbytes and store.has_room():
+            page = next(iter(fresh))
+            del fresh[page]
+            known = self.pages.known[page]
+            if not store.has(known.digest):
+                at = np.array([page], np.int32)
+                store.put(known, np.concatenate([self.device.save_pages(pool, at) for pool in self._pools]))
+                taken += self.page_tokens * self.token_bytes
+        return bool(fresh)
+
+    def _recall(self, store: PrefixStore, seq: SeqId, tokens: Sequence[int], known: int) -> int:
+        """Goes on from disk where memory ends; where the disk is wrong, or slower than computing, the prefix ends."""
+        held, size = self.pages.holdings[seq], self.page_tokens
+        found = list(takewhile(lambda link: store.has(link.digest), self.pages.links(tokens, held.chain)))
+        found = found[: self.pages.free]
+        if found and store.pays(len(found), len(found) * size):
+            self.pages.reserve(seq, known + len(found) * size)
+            for link in found:
+                data = store.read(link)
+                if data is None:
+                    break
+                at = held.view[known // size : known // size + 1]
+                for pool, part in zip(self._pools, np.split(data, len(self._pools)), strict=True):
+                    self.device.load_pages(pool, at, part)
+                known += size
+                self.pages.commit(seq, known)
+            self.pages.remember(seq, tokens)
+            self.pages.rewind(seq, known)  # what was reserved and not needed
+        store.used(held.chain)
+        return known

@@ -11,7 +11,7 @@ pages are shared between sequences that have written since their fork; nobody wr
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -65,6 +65,7 @@ class Pages:
         self.reuse = reuse
         self.known: dict[int, Known] = {}
         self.idle: OrderedDict[int, None] = OrderedDict()  # known pages that no table lists, least recently used first
+        self.fresh: dict[int, None] | None = None  # where somebody keeps them: known pages that were not looked at yet
         self._found: dict[bytes, int] = {}  # digest → page
         self._free = list(range(pages - 1, -1, -1))  # a stack: low page numbers first, so few pages are ever touched
 
@@ -80,17 +81,13 @@ class Pages:
         held = self.holdings[seq] = Holding()
         if not self._found or len(tokens) <= self.page_tokens:
             return 0
-        raw, width, parent = array("i", tokens).tobytes(), 4 * self.page_tokens, b""
         pages: list[int] = []
-        for at in range(0, (len(tokens) - 1) // self.page_tokens * width, width):
-            part = raw[at : at + width]
-            digest = self.digest(parent, part)
-            page = self._found.get(digest)
-            if page is None or self.known[page] != (digest, parent, part):
+        for link in self.links(tokens):
+            page = self._found.get(link.digest)
+            if page is None or self.known[page] != link:
                 break
             pages.append(page)
-            held.chain.append(digest)
-            parent = digest
+            held.chain.append(link.digest)
         held.resize(len(pages))
         held.view[:] = pages
         for page in pages:
@@ -114,7 +111,18 @@ class Pages:
             if digest not in self._found and page not in self.known:
                 self._found[digest] = page
                 self.known[page] = Known(digest, parent, part)
+                if self.fresh is not None:
+                    self.fresh[page] = None
             held.chain.append(digest)
+            parent = digest
+
+    def links(self, tokens: Sequence[int], chain: Sequence[bytes] = ()) -> Iterator[Known]:
+        """What its full pages hold, without the last token and those that `chain` tells of already."""
+        raw, width, parent = array("i", tokens).tobytes(), 4 * self.page_tokens, chain[-1] if chain else b""
+        for at in range(len(chain) * width, (len(tokens) - 1) // self.page_tokens * width, width):
+            part = raw[at : at + width]
+            digest = self.digest(parent, part)
+            yield Known(digest, parent, part)
             parent = digest
 
     @staticmethod
@@ -223,3 +231,5 @@ class Pages:
         known = self.known.pop(page, None)
         if known is not None:
             del self._found[known.digest]
+            if self.fresh is not None:
+                self.fresh.pop(page, None)

@@ -33,11 +33,11 @@ def open_swap(text: str) -> "SwapFile | None":
     if text == "auto":
         return SwapFile()
     folder, colon, size = text.rpartition(":")
-    if not colon and _size(text) is not None and not Path(text).is_dir():
+    if not colon and size_of(text) is not None and not Path(text).is_dir():
         folder, size = "", text
-    elif not colon or _size(size) is None or Path(text).is_dir():
+    elif not colon or size_of(size) is None or Path(text).is_dir():
         folder, size = text, ""
-    limit = LIMIT_BYTES if not size else _size(size)
+    limit = LIMIT_BYTES if not size else size_of(size)
     if not limit:
         raise BadInput(f"swap is '{text}', which leaves no room. Give a size above 0, or 'none' to do without.")
     if not text or (folder and not Path(folder).is_dir()):
@@ -49,7 +49,7 @@ def open_swap(text: str) -> "SwapFile | None":
     return SwapFile(folder or None, limit)
 
 
-def _size(text: str) -> int | None:
+def size_of(text: str) -> int | None:
     """Bytes; None when it is no size."""
     match = SIZE.fullmatch(text)
     if match is None:

@@ -17,8 +17,10 @@ from edgewise.base.catalog import nearest
 from edgewise.embedded import embedded_model
 from edgewise.engine.checks import check_request
 from edgewise.kernels.api import Device, Floats
+from edgewise.kv.prefixes import parse_prefix_cache
 from edgewise.serve.chat import completion
 from edgewise.serve.outputs import Collector, RequestOutput, StreamChunk
+from edgewise.serve.prefixes import keep_prefixes
 from edgewise.serve.settling import settle_now, settle_slowly
 from edgewise.text.api import Tokenizer
 
@@ -44,6 +46,7 @@ class LLM:
     max_num_seqs: sequences computed together; more requests wait their turn. prefill_chunk: rows of one step at most.
     policy: who is computed when, by catalog name ("fcfs", "auto", "priority", "sj-mlfq", ...).
     swap: where KV pages wait when they are short: "none", "auto", a folder, a size ("4GiB"), or "FOLDER:SIZE".
+    prefix_cache: where known prefixes stay when the object is closed: "none", a folder, or "FOLDER:SIZE" (8 GiB).
     seed: for requests whose SamplingParams bring none: the n-th request gets the n-th stream of it.
     fp8 (a member): FP8 weights are computed as "bf16" (exact), "int8", or "auto": as measured here.
     members: other slots by catalog name (assemble.py), and other engines' names for the above (ALIASES).
@@ -64,6 +67,7 @@ class LLM:
         max_num_seqs: int = 16,
         policy: str = "fcfs",
         swap: str = "none",
+        prefix_cache: str = "none",
         seed: int = 0,
         **members: Any,
     ) -> None:
@@ -77,10 +81,12 @@ class LLM:
             if real not in OPTIONS:
                 raise BadInput(f"LLM has no option '{name}'.{nearest(name, [*OPTIONS, *ALIASES])}")
             chosen[real] = value
+        kept = parse_prefix_cache(prefix_cache)
         self.model = embedded_model() if model is None else model
         self._assembly: Assembly | None = assemble(self.model, **chosen)
         for note in getattr(self._assembly.device, "notes", ()):
             warnings.warn(note, stacklevel=2)
+        self.prefixes = keep_prefixes(self._assembly, kept, chosen)
         self._lock = threading.RLock()
         self._open: dict[str, Collector] = {}
         self._chunk: int = chosen["prefill_chunk"]
@@ -99,6 +105,9 @@ class LLM:
         """Cancels what is running and lets go of weights and cache. Using the object afterwards raises BadInput."""
         with self._lock:
             self._drop(list(self._open))
+            if self.prefixes is not None:
+                self.prefixes.close()
+                self.prefixes = None
             if self._assembly is not None and self._assembly.engine.swap is not None:
                 self._assembly.engine.swap.close()
             self._assembly = None

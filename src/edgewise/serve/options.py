@@ -27,6 +27,10 @@ Swap = Annotated[
     str,
     typer.Option("--swap", metavar="DIR|SIZE", help="where KV pages of the preempted wait: none, auto, DIR, 4GiB, …"),
 ]
+PrefixCache = Annotated[
+    str,
+    typer.Option("--prefix-cache", metavar="DIR[:SIZE]", help="where known prefixes outlive the server; SIZE: 8GiB"),
+]
 Speculator = Annotated[
     str, typer.Option(help="who drafts tokens, NAME[:key=value,...]; see `edgewise members`", metavar="NAME[:...]")
 ]

@@ -17,6 +17,7 @@ from edgewise.serve.options import (
     Context,
     Policy,
     Prefetch,
+    PrefixCache,
     RamBudget,
     Residency,
     Speculator,
@@ -72,6 +73,7 @@ def command(
     ] = 0,
     policy: Policy = "fcfs",
     swap: Swap = "none",
+    prefix_cache: PrefixCache = "none",
     speculator: Speculator = "none",
     verifier: Verifier = "auto",
     device: Annotated[str, typer.Option(help="where to compute; see `edgewise members`")] = "cpu",
@@ -113,8 +115,8 @@ def command(
         def load() -> "tuple[LLM, Any]":
             llm = LLM(
                 path, threads=threads, ctx_size=context, kv_cache_dtype=kv_cache_dtype or "auto", device=device,
-                policy=policy, swap=swap, speculator=speculator, verifier=verifier, max_num_seqs=max_num_seqs,
-                ram_budget=ram_budget, residency=residency, prefetch=prefetch,
+                policy=policy, swap=swap, prefix_cache=prefix_cache, speculator=speculator, verifier=verifier,
+                max_num_seqs=max_num_seqs, ram_budget=ram_budget, residency=residency, prefetch=prefetch,
                 seed=int.from_bytes(os.urandom(4), "little"),
             )  # fmt: skip
             return llm, template_of(llm, chat_template, chat_template_file)

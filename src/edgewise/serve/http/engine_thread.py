@@ -17,6 +17,7 @@ from edgewise.serve.http.ledger import LEDGER, Ledger, Piece, Spent
 from edgewise.serve.http.tally import Tally
 from edgewise.serve.outputs import Collector, StreamChunk
 
+IDLE_S = 1.0  # without work, before anything else is done
 LOOK_S = 0.05  # between two looks at how busy the engine is
 
 
@@ -82,10 +83,14 @@ News = tuple[Stream, Sequence[StreamChunk], bool, Ledger | None]
 
 
 class EngineThread:
-    """loop: the event loop that streams belong to."""
+    """loop: the event loop that streams belong to. aside: a bit of work for when there is none (milliseconds); True:
+    there is more of it."""
 
-    def __init__(self, engine: Engine, tally: Tally, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, engine: Engine, tally: Tally, loop: asyncio.AbstractEventLoop, aside: Callable[[], bool] | None = None
+    ) -> None:
         self.engine, self.tally, self.loop = engine, tally, loop
+        self._aside, self._rest_s = aside, None if aside is None else IDLE_S
         self.load = Load(capacity=engine.capacity, free=engine.capacity)
         self.beat = time.monotonic()  # when it last came round
         self.streams: dict[str, Stream] = {}
@@ -162,7 +167,8 @@ class EngineThread:
                     self._look()
                 while not (self._orders or self._closing or engine.has_work()):
                     self._turning = False
-                    self._wanted.wait()
+                    if not self._wanted.wait(self._rest_s):
+                        break
                 self._turning = True
                 orders, self._orders = self._orders, []
             self.beat = time.monotonic()
@@ -174,6 +180,9 @@ class EngineThread:
                 return
             if engine.has_work():
                 self._step()
+                self._rest_s = None if self._aside is None else IDLE_S
+            elif self._aside is not None and not orders:
+                self._rest_s = 0.002 if self._aside() else None  # in pieces, so that whoever comes does not wait
             if self.beat - self._looked > LOOK_S:
                 self._look()
 

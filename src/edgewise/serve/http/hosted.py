@@ -35,7 +35,8 @@ class Hosted:
         self._thinking: tuple[ChatTemplate | None, Thinking | None] = None, None
         self.created = int(time.time())
         self.tally = tally or Tally()
-        self.thread = EngineThread(llm.parts.engine, self.tally, asyncio.get_running_loop())
+        aside = None if llm.prefixes is None else llm.prefixes.keep
+        self.thread = EngineThread(llm.parts.engine, self.tally, asyncio.get_running_loop(), aside)
 
     @property
     def context(self) -> int:

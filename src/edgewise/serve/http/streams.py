@@ -13,18 +13,20 @@ class Usage:
     """Tokens of one request: drawn ones count, the one that ends a text among them."""
 
     def __init__(self) -> None:
-        self.prompt = self.generated = self.thought = 0
+        self.prompt = self.generated = self.thought = self.reused = 0
 
     def add(self, metrics: Metrics) -> None:
         self.prompt += metrics.prompt_tokens
         self.generated += metrics.completion_tokens
         self.thought += metrics.reasoning_tokens
+        self.reused += metrics.reused_tokens
 
     def body(self) -> dict[str, Any]:
         found: dict[str, Any] = {
             "prompt_tokens": self.prompt,
             "completion_tokens": self.generated,
             "total_tokens": self.prompt + self.generated,
+            "prompt_tokens_details": {"cached_tokens": self.reused},
         }
         if self.thought:
             found["completion_tokens_details"] = {"reasoning_tokens": self.thought}

@@ -25,7 +25,7 @@ ASKED = {
     "R08": "requests beside a poisoned one, and after it: bits equal to those without",
     "R09": "a reset in any of 4 states frees the pages within 1 step (and 100 ms, P99); nothing leaks",
     "R10": "SIGTERM: accepted requests lost 0, new ones 503, exit 0; a second signal ends it within 1 s",
-    "R11": "kill -9 while loading, converting, swapping, serving: restart works, wrong tokens 0, bytes left behind 0",
+    "R11": "kill -9 while loading, serving, converting, swapping, keeping: restart works, wrong tokens 0, bytes left 0",
     "R12": "each k-th call of the disk fails (EIO, ENOSPC, short, stale, flipped): wrong tokens 0, exits 0",
     "R13": "memory capped at what it has + 10 %: kills 0, tokens unchanged, refusals only 429 or 503, goodput ≥ 90 %",
     "R14": "stalled readers, slowloris: ≤ 64 KiB each, dropped in time, others served; handles run out and return",

@@ -7,10 +7,16 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
+from edgewise.kv.api import Chunk
+from edgewise.kv.pages import Known, Pages
+from edgewise.kv.prefixes import FINGERPRINT, PrefixStore
 from edgewise.testing.soak import Found
 from edgewise.testing.soak.serving import Process, environment
 from edgewise.testing.tiny import tiny_model
@@ -20,13 +26,13 @@ SPACE = ("--ctx-size", "256", "--max-num-seqs", "4")
 
 
 def kills(small: bool, seed: int) -> Found:
-    each = 2 if small else 75
+    each = 2 if small else 60
     dice = random.Random(seed)
     words: list[str] = []
     fails = tries = 0
     said: dict[str, str] = {}
     with TemporaryDirectory() as folder:
-        for kind in (_loading, _serving, _converting, _swapping):
+        for kind in (_loading, _serving, _converting, _swapping, _keeping):
             where = Path(folder) / kind.__name__
             where.mkdir()
             n, bad, what = kind(where, each, dice)
@@ -147,6 +153,57 @@ def _swapping(folder: Path, count: int, dice: random.Random) -> tuple[int, list[
     return count, bad, "0 bytes left"
 
 
+def _keeping(folder: Path, count: int, dice: random.Random) -> tuple[int, list[str], str]:
+    """A process that keeps prefixes on disk: what the next one finds is whole, and nothing is half done."""
+    bad: list[str] = []
+    pages = 0
+    for at in range(count):
+        child = subprocess.Popen(
+            [sys.executable, "-m", "edgewise.testing.soak.killing", str(folder), "keep"], env=environment(),
+            stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert child.stdout is not None
+        child.stdout.readline()  # it has begun
+        time.sleep(dice.uniform(0, 0.1))
+        child.kill()
+        child.wait()
+        child.stdout.close()
+        store = PrefixStore(folder, KEPT, PAGE_BYTES)
+        found = [link for link in _chain() if store.has(link.digest)]
+        pages += len(found)
+        for link in found:
+            data = store.read(link)
+            if data is None or data.tobytes() != _page(link).tobytes():
+                bad.append(f"kill {at}: a page of other bytes, or none")
+        if left := [file.name for file in folder.iterdir() if file.suffix != ".kv"]:
+            bad.append(f"kill {at}: {left} left behind")
+        if at % 2:
+            for file in folder.iterdir():
+                file.unlink()
+    return count, bad, f"{pages} pages found whole, nothing half done"
+
+
+KEPT, PAGE_BYTES = b"k" * FINGERPRINT, 1 << 16
+
+
+def _chain() -> Iterator[Known]:
+    return Pages(1, 16).links(range(16 * 2000 + 1))
+
+
+def _page(link: Known) -> Chunk:
+    return np.frombuffer(link.digest * (PAGE_BYTES // len(link.digest)), np.uint8)
+
+
+def keep_all_the_time(folder: Path) -> None:
+    store = PrefixStore(folder, KEPT, PAGE_BYTES)
+    print("begun", flush=True)
+    while True:
+        for link in _chain():
+            while not store.has_room():
+                time.sleep(0.0005)
+            store.put(link, _page(link))
+
+
 def swap_all_the_time(folder: Path) -> None:
     from edgewise.kv.swap import SwapFile
     from edgewise.testing.identity import Tally, alone_slots, play_round, slots
@@ -162,4 +219,4 @@ def swap_all_the_time(folder: Path) -> None:
 
 if __name__ == "__main__":
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    swap_all_the_time(Path(sys.argv[1]))
+    (keep_all_the_time if sys.argv[2:] else swap_all_the_time)(Path(sys.argv[1]))
