@@ -1,6 +1,7 @@
 """Tools as real clients call them, in every family's way of writing calls; whole and streamed."""
 
 import json
+from dataclasses import replace
 
 import anthropic
 import jsonschema
@@ -8,6 +9,8 @@ import ollama
 import openai
 import pytest
 
+from edgewise.base import BadInput, SamplingParams
+from edgewise.serve.llm import LLM
 from edgewise.text.chat import JinjaChatTemplate
 
 pytestmark = pytest.mark.native
@@ -275,3 +278,126 @@ def test_an_unknown_way_of_calling_is_refused(served, monkeypatch):
     answer = served.ask("/v1/chat/completions", {"model": "base", "messages": ASK, "tools": TOOLS})
     assert answer.status_code == 400
     assert "hermes" in answer.json()["error"]["message"]
+
+
+FLAT = [{"type": "function", **tool["function"]} for tool in TOOLS]
+ASKED = {"model": "base", "input": ASK, "temperature": 1.0, "max_output_tokens": 300}
+
+
+def check_items(items):
+    assert items
+    for item in items:
+        assert item.type == "function_call"
+        assert item.status == "completed"
+        assert item.call_id
+        jsonschema.validate(json.loads(item.arguments), SCHEMAS[item.name])
+
+
+def test_responses_call_tools(client, family):
+    for choice in ("required", {"type": "function", "name": "add"}):
+        made = client.responses.create(**ASKED, tools=FLAT, tool_choice=choice, extra_body={"seed": 5})
+        assert made.status == "completed"
+        check_items(made.output)
+        assert choice == "required" or [item.name for item in made.output] == ["add"]
+    assert made.tools[1].name == "add"
+    assert made.tool_choice.name == "add"
+    alone = client.responses.create(**ASKED, tools=FLAT, tool_choice="required", parallel_tool_calls=False)
+    assert len(alone.output) == 1
+    free = client.responses.create(**{**ASKED, "temperature": 0, "max_output_tokens": 8}, tools=FLAT)
+    assert free.output[0].type in ("message", "function_call")
+    none = client.responses.create(**{**ASKED, "max_output_tokens": 8}, tools=FLAT, tool_choice="none")
+    assert [item.type for item in none.output] == ["message"]
+
+
+def test_responses_stream_calls(client, family):
+    settings = {**ASKED, "tools": FLAT, "tool_choice": "required", "extra_body": {"seed": 5}}
+    whole = client.responses.create(**settings)
+    events = list(client.responses.create(**settings, stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    final = events[-1].response
+    assert events[-1].type == "response.completed"
+    assert [(one.name, one.arguments) for one in final.output] == [(one.name, one.arguments) for one in whole.output]
+    for item in final.output:
+        mine = [event for event in events if getattr(event, "item_id", "") == item.id]
+        *deltas, done = mine
+        assert {event.type for event in deltas} == {"response.function_call_arguments.delta"}
+        assert done.type == "response.function_call_arguments.done"
+        assert "".join(event.delta for event in deltas) == done.arguments == item.arguments
+        assert done.name == item.name
+        added, ended = (
+            next(e for e in events if e.type == f"response.output_item.{what}" and e.output_index == done.output_index)
+            for what in ("added", "done")
+        )
+        assert (added.item.arguments, added.item.status) == ("", "in_progress")
+        assert ended.item == item
+    with client.responses.stream(**settings) as stream:
+        for _ in stream:
+            pass
+        helped = stream.get_final_response()
+    assert [one.arguments for one in helped.output] == [one.arguments for one in whole.output]
+
+
+def test_responses_take_calls_and_results_back(client, served, family):
+    first = client.responses.create(**ASKED, tools=FLAT, tool_choice="required", extra_body={"seed": 5})
+    results = [{"type": "function_call_output", "call_id": one.call_id, "output": "21 C"} for one in first.output]
+    cold = {**ASKED, "temperature": 0, "max_output_tokens": 12}
+    kept = client.responses.create(**{**cold, "input": results}, tools=FLAT, previous_response_id=first.id)
+    whole = client.responses.create(**{**cold, "input": [*ASK, *first.output, *results]}, tools=FLAT)
+    assert kept.usage.input_tokens == whole.usage.input_tokens
+    assert kept.output_text == whole.output_text
+    calls = [{"id": one.call_id, "type": "function", "function": {"name": one.name, "arguments": one.arguments}}
+             for one in first.output]  # fmt: skip
+    told = [{"role": "tool", "tool_call_id": one["call_id"], "content": one["output"]} for one in results]
+    same = served.ask("/v1/chat/completions", {
+        "messages": [*ASK, {"role": "assistant", "content": "", "tool_calls": calls}, *told], "tools": TOOLS,
+        "temperature": 0, "max_tokens": 12,
+    }).json()  # fmt: skip
+    assert same["usage"]["prompt_tokens"] == whole.usage.input_tokens
+
+
+def test_a_cut_call_is_incomplete(client):
+    made = client.responses.create(**{**ASKED, "max_output_tokens": 12}, tools=FLAT[1:], tool_choice="required",
+                                   extra_body={"seed": 5})  # fmt: skip
+    assert made.status == made.output[-1].status == "incomplete"
+
+
+@pytest.mark.parametrize(("more", "param"), [
+    ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools[0].name"),
+    ({"tools": [{"type": "function", "name": "f", "colour": 1}]}, "tools[0].colour"),
+    ({"tools": [{"type": "function", "name": "f"}] * 2}, "tools"),
+    ({"tools": FLAT, "tool_choice": {"type": "function", "name": "g"}}, "tool_choice"),
+    ({"tools": FLAT, "tool_choice": {"type": "allowed_tools", "mode": "auto"}}, "tool_choice.type"),
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"input": [{"type": "function_call", "name": "f"}]}, "input[0].call_id"),
+    ({"input": [{"type": "function_call_output", "call_id": "x"}]}, "input[0].output"),
+    ({"input": [{"type": "computer_call", "call_id": "x"}]}, "input[0].type"),
+])
+def test_responses_name_what_is_wrong_with_tools(served, more, param):  # fmt: skip
+    answer = served.ask("/v1/responses", {"input": "x", "max_output_tokens": 4, **more})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+@pytest.mark.parametrize("family", list(TEMPLATES))
+def test_chat_in_python_calls_tools(served, family):
+    params = SamplingParams(temperature=1.0, max_tokens=300, seed=5)
+    template = TEMPLATES[family]
+    chat = served.model.template if template is None else JinjaChatTemplate({"default": template}, {})
+    with LLM(threads=1, max_num_seqs=2) as llm:
+        llm._assembly = replace(llm.parts, template=chat)
+        made = llm.chat(ASK, params, tools=TOOLS, tool_choice="required")
+        (choice,) = made["choices"]
+        assert choice["finish_reason"] == "tool_calls"
+        calls = choice["message"]["tool_calls"]
+        for call in calls:
+            jsonschema.validate(json.loads(call["function"]["arguments"]), SCHEMAS[call["function"]["name"]])
+        results = [{"role": "tool", "tool_call_id": call["id"], "content": "5"} for call in calls]
+        cold = SamplingParams(temperature=0, max_tokens=8)
+        again = llm.chat([*ASK, choice["message"], *results], cold, tools=TOOLS)
+        assert again["usage"]["prompt_tokens"] > made["usage"]["prompt_tokens"]
+        named = {"type": "function", "function": {"name": "add"}}
+        only = llm.chat(ASK, params, tools=TOOLS, tool_choice=named)["choices"][0]["message"]["tool_calls"]
+        assert [call["function"]["name"] for call in only] == ["add"]
+        for wrong in ({"tools": [{"name": "f"}]}, {"tool_choice": "required"}, {"tools": TOOLS, "tool_choice": "any"}):
+            with pytest.raises(BadInput, match="tool"):
+                llm.chat(ASK, params, **wrong)

@@ -4,17 +4,19 @@ import time
 from typing import Any
 
 from edgewise.serve.outputs import CompletionOutput, Logprob, RequestOutput
+from edgewise.serve.tools import Tools, message_of
 
 
-def completion(result: RequestOutput, model: str) -> dict[str, Any]:
-    """`choices` hold one message a sample; a sample that failed has finish_reason "error" and its `error`."""
+def completion(result: RequestOutput, model: str, tools: Tools | None = None) -> dict[str, Any]:
+    """`choices` hold one message a sample; a sample that failed has finish_reason "error" and its `error`. tools: that
+    may have been called."""
     made = result.metrics.completion_tokens
     return {
         "id": f"chat{result.request_id}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
-        "choices": [_choice(output) for output in result.outputs],
+        "choices": [_choice(output, tools) for output in result.outputs],
         "usage": {
             "prompt_tokens": result.metrics.prompt_tokens,
             "completion_tokens": made,
@@ -23,11 +25,15 @@ def completion(result: RequestOutput, model: str) -> dict[str, Any]:
     }
 
 
-def _choice(output: CompletionOutput) -> dict[str, Any]:
+def _choice(output: CompletionOutput, tools: Tools | None) -> dict[str, Any]:
+    message, reason = {"role": "assistant", "content": output.text}, output.finish_reason
+    if tools is not None:
+        message, reason = message_of(output, tools)
+        del message["refusal"]
     choice: dict[str, Any] = {
         "index": output.index,
-        "message": {"role": "assistant", "content": output.text},
-        "finish_reason": output.finish_reason,
+        "message": message,
+        "finish_reason": reason,
         "logprobs": None,
     }
     if output.logprobs is not None:

@@ -6,6 +6,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from edgewise.serve.chat import completion
 from edgewise.serve.outputs import Collector, RequestOutput, StreamChunk
 from edgewise.serve.prefixes import keep_prefixes
 from edgewise.serve.settling import settle_now, settle_slowly
+from edgewise.serve.tools import Tools, asked_of
 from edgewise.text.api import Tokenizer
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
@@ -190,12 +192,27 @@ class LLM:
         messages: Messages,
         params: SamplingParams | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] = "auto",
         **template: Any,
     ) -> dict[str, Any]:
-        """Answers a conversation: an OpenAI chat.completion as a dict. template: variables for the chat template."""
-        tokens = self.chat_tokens(messages, tools=tools, **template)
-        (result,) = self._finish([self._request(tokens, params or self.default_params(None))], goes_on=False)
-        return completion(result, self.name)
+        """Answers a conversation: an OpenAI chat.completion as a dict. template: variables for the chat template.
+
+        tools, tool_choice: OpenAI's; `tool_calls` of the message then hold arguments that fit the tool's schema. Calls
+        of before (`tool_calls` of an assistant's message) and their results (role "tool") are messages, too.
+        """
+        params, asked = params or self.default_params(None), asked_of(tools or (), tool_choice)
+        calling = None if asked is None or self.parts.template is None else Tools(
+            asked, self.parts.template, self.tokenizer
+        )  # fmt: skip
+        if calling is not None:
+            grammars = self.parts.engine.grammars
+            assert grammars is not None
+            shape = calling.structured(grammars, params.structured_outputs)
+            params = replace(params, structured_outputs=shape, skip_special_tokens=False)
+            messages, template = calling.conversation(messages, template)
+        tokens = self.chat_tokens(messages, **template)
+        (result,) = self._finish([self._request(tokens, params)], goes_on=False)
+        return completion(result, self.name, calling)
 
     def chat_tokens(self, messages: Messages, **options: Any) -> list[int]:
         """The token ids that `chat` feeds for these messages. No text in a message becomes a special token."""

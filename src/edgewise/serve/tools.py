@@ -30,6 +30,32 @@ class Asked:
     parallel: bool = True
 
 
+def asked_of(tools: Sequence[Mapping[str, Any]], choice: Any = "auto", parallel: bool = True) -> Asked | None:
+    """tools, choice: in OpenAI's shapes, from a program. None where no tool may be called. Raises BadInput."""
+    names = []
+    for at, tool in enumerate(tools):
+        function = tool.get("function") if isinstance(tool, Mapping) and tool.get("type") == "function" else None
+        name = function.get("name") if isinstance(function, Mapping) else None
+        if not isinstance(name, str) or not name:
+            raise BadInput(f'tools[{at}] must be {{"type": "function", "function": {{"name": …, "parameters": …}}}}.')
+        names.append(name)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise BadInput(f"Two of the tools are called '{twice}'.")
+    named = None
+    if isinstance(choice, Mapping):
+        named = (choice.get("function") or {}).get("name")
+        if named not in names:
+            raise BadInput(f"tool_choice names {named!r}, which is none of the tools.")
+    elif choice not in ("none", "auto", "required"):
+        raise BadInput("tool_choice must be none, auto, required, or a mapping that names a function.")
+    elif choice == "required" and not names:
+        raise BadInput("tool_choice is 'required', but there are no tools.")
+    if choice == "none" or not names:
+        return None
+    return Asked(tuple(tools), choice == "required" or named is not None, named, parallel)
+
+
 @dataclass
 class Call:
     """One call in an answer; arguments: JSON text."""

@@ -26,6 +26,21 @@ def read_tools(body: Fields) -> Asked | None:
     return chosen(body.name("tool_choice"), tools, choice, parallel)
 
 
+def read_response_tools(body: Fields) -> Asked | None:
+    """The same in the shape of OpenAI's responses, which has one level less."""
+    listed = body.array("tools", MAX_TOOLS) or []
+    tools = tuple(_flat(entry, f"{body.name('tools')}[{at}]") for at, entry in enumerate(listed))
+    unique(tools, body.name("tools"))
+    parallel = body.boolean("parallel_tool_calls", True)
+    choice = body.anything("tool_choice", "auto")
+    if isinstance(choice, dict):
+        inner = Fields(choice, f"{body.name('tool_choice')}.")
+        kind, name = inner.text("type", choices=("function",)), inner.text("name")
+        inner.done()
+        choice = {"type": kind, "function": {"name": name}}
+    return chosen(body.name("tool_choice"), tools, choice, parallel)
+
+
 def chosen(field: str, tools: Sequence[Mapping[str, Any]], choice: Any, parallel: bool) -> Asked | None:
     """choice: OpenAI's."""
     named = None
@@ -98,6 +113,19 @@ def _tool(entry: Any, where: str) -> dict[str, Any]:
     if function.boolean("strict"):
         made["strict"] = True
     function.done()
+    return {"type": "function", "function": made}
+
+
+def _flat(entry: Any, where: str) -> dict[str, Any]:
+    tool = Fields(entry, f"{where}.")
+    kind = tool.text("type")
+    if kind != "function":
+        said = "is missing" if kind is None else f"is '{kind[:40]}'"
+        raise bad(f"{where}.type", f"{where}.type {said}; tools here are functions.", "unsupported")
+    made = function_of(where, tool.text("name"), tool.text("description"), tool.mapping("parameters"))
+    if tool.boolean("strict"):
+        made["strict"] = True
+    tool.done()
     return {"type": "function", "function": made}
 
 

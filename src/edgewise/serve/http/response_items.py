@@ -40,9 +40,14 @@ def _message(item: Fields, found: list[Message]) -> None:
                   f"{item.name('type')[:-5]} needs a role and a content.", "missing")  # fmt: skip
     text = content_text(content, item.name("content"))
     message = {"role": "system" if role == "developer" else role, "content": text}
-    if role == "assistant" and found and found[-1].keys() == {"role", "reasoning_content"}:  # what it thought before
-        message = {**found.pop(), **message}
+    if role == "assistant":
+        message = {**_thought_before(found), **message}
     found.append(message)
+
+
+def _thought_before(found: list[Message]) -> Message:
+    """What the assistant thought before it said this, taken off the list."""
+    return found.pop() if found and found[-1].keys() == {"role", "reasoning_content"} else {}
 
 
 def _reasoning(item: Fields, found: list[Message]) -> None:
@@ -59,4 +64,29 @@ def _reasoning(item: Fields, found: list[Message]) -> None:
         found.append({"role": "assistant", "reasoning_content": "\n".join(texts)})
 
 
-READERS: dict[str, Callable[[Fields, list[Message]], None]] = {"message": _message, "reasoning": _reasoning}
+def _call(item: Fields, found: list[Message]) -> None:
+    """Calls that follow a message, or each other, are one message."""
+    name, identity, arguments = item.text("name"), item.text("call_id"), item.text("arguments", "")
+    item.only("namespace")
+    for field, value in (("name", name), ("call_id", identity)):
+        if value is None:
+            raise bad(item.name(field), f"{item.name('type')[:-5]} is a function_call without {field}.", "missing")
+    call = {"id": identity, "type": "function", "function": {"name": name, "arguments": arguments}}
+    if found and found[-1]["role"] == "assistant" and "content" in found[-1]:
+        found[-1].setdefault("tool_calls", []).append(call)
+    else:
+        found.append({**_thought_before(found), "role": "assistant", "content": "", "tool_calls": [call]})
+
+
+def _output(item: Fields, found: list[Message]) -> None:
+    identity, output = item.text("call_id"), item.anything("output")
+    for field, value in (("call_id", identity), ("output", output)):
+        if value is None:
+            raise bad(item.name(field), f"{item.name('type')[:-5]} is a function_call_output without {field}.",
+                      "missing")  # fmt: skip
+    found.append({"role": "tool", "tool_call_id": identity, "content": content_text(output, item.name("output"))})
+
+
+READERS: dict[str, Callable[[Fields, list[Message]], None]] = {
+    "message": _message, "reasoning": _reasoning, "function_call": _call, "function_call_output": _output,
+}  # fmt: skip

@@ -1,7 +1,8 @@
 """The answer of /v1/responses: the object, and its events in the order that OpenAI sends them.
 
 created → in_progress → for each item: output_item.added, content_part.added, deltas, text.done, content_part.done,
-output_item.done → completed, or incomplete, or failed. Every event is numbered.
+output_item.done → completed, or incomplete, or failed. A function_call has no parts: its arguments come as deltas, and
+whole. Every event is numbered.
 """
 
 import json
@@ -17,14 +18,17 @@ from edgewise.serve.http.hosted import Hosted
 from edgewise.serve.http.remembered import Message, Remembered
 from edgewise.serve.http.streams import checked, merged
 from edgewise.serve.outputs import Logprob, Metrics
+from edgewise.serve.tools import Call, Tools
+
+PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
 
 
 class Item:
-    """One entry of `output` as it grows: a message or the reasoning before it."""
+    """One entry of `output` as it grows: a message, the reasoning before it, or a call, whose text is its arguments."""
 
-    def __init__(self, kind: str, index: int) -> None:
-        self.kind, self.index = kind, index
-        self.id = f"{'msg' if kind == 'message' else 'rs'}_{uuid.uuid4().hex}"
+    def __init__(self, kind: str, index: int, call: Call | None = None) -> None:
+        self.kind, self.index, self.call = kind, index, call
+        self.id = f"{PREFIXES[kind]}_{uuid.uuid4().hex}"
         self.text = ""
         self.logprobs: list[dict[str, Any]] = []
 
@@ -34,6 +38,11 @@ class Item:
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs or []}
 
     def body(self, status: str) -> dict[str, Any]:
+        if self.call is not None:
+            return {
+                "id": self.id, "type": "function_call", "call_id": self.call.id, "name": self.call.name,
+                "arguments": self.text, "status": status,
+            }  # fmt: skip
         content = [] if status == "in_progress" else [self.part(self.text, self.logprobs)]
         if self.kind == "reasoning":
             return {"id": self.id, "type": "reasoning", "summary": [], "content": content, "status": status}
@@ -41,11 +50,14 @@ class Item:
 
 
 class Reply:
-    """echo: what the object repeats of the request. talk: what was said so far. remembered: None, or where it goes."""
+    """echo: what the object repeats of the request. talk: what was said so far. remembered: None, or where it goes.
+    tools: that may be called."""
 
     def __init__(
-        self, model: Hosted, asked: Asked, echo: dict[str, Any], talk: Sequence[Message], remembered: Remembered | None
-    ) -> None:
+        self, model: Hosted, asked: Asked, echo: dict[str, Any], talk: Sequence[Message], remembered: Remembered | None,
+        tools: Tools | None = None,
+    ) -> None:  # fmt: skip
+        self._reader = None if tools is None else tools.reader()
         self.model, self.asked, self.echo, self.talk, self.remembered = model, asked, echo, talk, remembered
         self.id, self.created = f"resp_{uuid.uuid4().hex}", int(time.time())
         self.items: list[Item] = []
@@ -59,8 +71,8 @@ class Reply:
             (out,) = result.outputs
             if out.reasoning:
                 self._item("reasoning").text = out.reasoning
-            message = self._item("message")
-            message.text, message.logprobs = out.text, _logprobs(out.token_ids, out.logprobs)
+            logprobs = _logprobs(out.token_ids, out.logprobs)
+            self._said(out.text, logprobs, last=True)
             return self._finished(out.finish_reason, result.metrics)
         finally:
             stream.close()
@@ -75,11 +87,9 @@ class Reply:
                 text = ""
                 if chunk.reasoning:
                     text += self._grow("reasoning", chunk.reasoning, [])
-                if chunk.text:
-                    text += self._grow("message", chunk.text, _logprobs(chunk.token_ids, chunk.logprobs))
+                logprobs = _logprobs(chunk.token_ids, chunk.logprobs)
+                text += self._said(chunk.text, logprobs, last=chunk.finish_reason is not None)
                 if chunk.finish_reason:
-                    if not any(item.kind == "message" for item in self.items):  # an empty answer is one, too
-                        text += self._open("message")
                     cut = chunk.finish_reason == "length"
                     text += self._close("incomplete" if cut else "completed")
                     body = self._finished(chunk.finish_reason, stream.collector.metrics())
@@ -94,9 +104,27 @@ class Reply:
 
     # ── items and events ────────────────────────────────────────────────────────────────
 
-    def _item(self, kind: str) -> Item:
-        self.items.append(Item(kind, len(self.items)))
+    def _item(self, kind: str, call: Call | None = None) -> Item:
+        self.items.append(Item(kind, len(self.items), call))
         return self.items[-1]
+
+    def _said(self, text: str, logprobs: list[dict[str, Any]], *, last: bool) -> str:
+        """More of the answer, as events: its text, and calls where tools were given."""
+        events = ""
+        if self._reader is None:
+            events = self._grow("message", text, logprobs) if text else ""
+        else:
+            for part in self._reader.push(text) + (self._reader.flush() if last else []):
+                if part.text:
+                    events += self._grow("message", part.text, logprobs)
+                    logprobs = []
+                elif part.name:
+                    events += self._open("function_call", self._reader.said.calls[part.call])
+                elif part.arguments:
+                    events += self._grow("function_call", part.arguments, [])
+        if last and all(item.kind == "reasoning" for item in self.items):  # an empty answer is one, too
+            events += self._open("message")
+        return events
 
     def _grow(self, kind: str, delta: str, logprobs: list[dict[str, Any]]) -> str:
         text = ""
@@ -106,19 +134,24 @@ class Reply:
         item.text += delta
         item.logprobs += logprobs
         more = {"logprobs": logprobs} if kind == "message" else {}
-        return text + self._event(f"{_texts(item)}.delta", **_at(item, 0), delta=delta, **more)
+        return text + self._event(f"{_texts(item)}.delta", **_at(item), delta=delta, **more)
 
-    def _open(self, kind: str) -> str:
+    def _open(self, kind: str, call: Call | None = None) -> str:
         text = self._close("completed") if self.items else ""
-        item = self._item(kind)
-        added = self._event("response.output_item.added", output_index=item.index, item=item.body("in_progress"))
-        return text + added + self._event("response.content_part.added", **_at(item, 0), part=item.part(""))
+        item = self._item(kind, call)
+        text += self._event("response.output_item.added", output_index=item.index, item=item.body("in_progress"))
+        if call is not None:
+            return text
+        return text + self._event("response.content_part.added", **_at(item), part=item.part(""))
 
     def _close(self, status: str) -> str:
         item = self.items[-1]
-        more = {"logprobs": item.logprobs} if item.kind == "message" else {}
-        text = self._event(f"{_texts(item)}.done", **_at(item, 0), text=item.text, **more)
-        text += self._event("response.content_part.done", **_at(item, 0), part=item.part(item.text, item.logprobs))
+        if item.call is not None:
+            text = self._event(f"{_texts(item)}.done", **_at(item), name=item.call.name, arguments=item.text)
+        else:
+            more = {"logprobs": item.logprobs} if item.kind == "message" else {}
+            text = self._event(f"{_texts(item)}.done", **_at(item), text=item.text, **more)
+            text += self._event("response.content_part.done", **_at(item), part=item.part(item.text, item.logprobs))
         return text + self._event("response.output_item.done", output_index=item.index, item=item.body(status))
 
     def _event(self, kind: str, **value: Any) -> str:
@@ -143,10 +176,19 @@ class Reply:
         if not cut:
             body["completed_at"] = int(time.time())
         if self.remembered is not None:
-            said = {"role": "assistant", "content": "".join(i.text for i in self.items if i.kind == "message")}
-            thought = "".join(item.text for item in self.items if item.kind == "reasoning")
-            self.remembered.keep(body, [*self.talk, {**said, **({"reasoning_content": thought} if thought else {})}])
+            self.remembered.keep(body, [*self.talk, self._message()])
         return body
+
+    def _message(self) -> Message:
+        """The answer as templates know it."""
+        said: dict[str, Any] = {"role": "assistant"}
+        for name, kind in (("content", "message"), ("reasoning_content", "reasoning")):
+            said[name] = "".join(item.text for item in self.items if item.kind == kind)
+        if not said["reasoning_content"]:
+            del said["reasoning_content"]
+        calls = [{**item.call.body(), "function": {"name": item.call.name, "arguments": item.text}}
+                 for item in self.items if item.call is not None]  # fmt: skip
+        return {**said, **({"tool_calls": calls} if calls else {})}
 
     def _body(self, status: str) -> dict[str, Any]:
         params = self.asked.params
@@ -154,17 +196,18 @@ class Reply:
             "id": self.id, "object": "response", "created_at": self.created, "status": status, "background": False,
             "error": None, "incomplete_details": None, "model": self.model.name, "output": [], "metadata": {},
             "temperature": params.temperature, "top_p": params.top_p, "top_logprobs": params.logprobs or 0,
-            "tool_choice": "auto", "tools": [], "truncation": "disabled",
-            "service_tier": "default", "usage": None, **self.echo,
+            "truncation": "disabled", "service_tier": "default", "usage": None, **self.echo,
         }  # fmt: skip
 
 
 def _texts(item: Item) -> str:
-    return "response.reasoning_text" if item.kind == "reasoning" else "response.output_text"
+    kinds = {"reasoning": "reasoning_text", "message": "output_text", "function_call": "function_call_arguments"}
+    return f"response.{kinds[item.kind]}"
 
 
-def _at(item: Item, content: int) -> dict[str, Any]:
-    return {"item_id": item.id, "output_index": item.index, "content_index": content}
+def _at(item: Item) -> dict[str, Any]:
+    where = {"item_id": item.id, "output_index": item.index}
+    return where if item.call is not None else {**where, "content_index": 0}
 
 
 def _logprobs(tokens: Sequence[int], entries: Sequence[dict[int, Logprob]] | None) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from edgewise.serve.http.bodies import Events, fields, unless_gone
+from edgewise.serve.http.calling import held, read_response_tools
 from edgewise.serve.http.errors import ApiError, bad
 from edgewise.serve.http.fields import Fields
 from edgewise.serve.http.hosted import Hosted
@@ -42,25 +43,30 @@ async def create(request: Request) -> Response:
                       f"{'include and top_logprobs' if name == 'logprobs' else 'max_output_tokens'}.", "unknown_field")
     body.only("n", 1, why="A response holds one answer.")
     format_, wanted = _format(body)
+    tools, held_to = await held(model, read_response_tools(body), await compiled(model, [wanted]))
+    more = {} if tools is None else {"skip_special_tokens": False}  # a call may begin with a control token
     params = sampling(
-        body, model.defaults(), max_tokens=most, logprobs=_logprobs(body),
-        structured_outputs=await compiled(model, [wanted]),
+        body, model.defaults(), max_tokens=most, logprobs=_logprobs(body), structured_outputs=held_to, **more,
     )  # fmt: skip
     thinking, reasoning = _reasoning(body, model)
     _nothing_else(body)
     talk = [*before, *asked]
     head = [] if instructions is None else [{"role": "system", "content": instructions}]
     told = thinking.told([*head, *talk], model.thinking)
-    tokens = await model.chat_tokens(told, param="input", **thinking.options(model.thinking))
+    options = thinking.options(model.thinking)
+    if tools is not None:
+        told, options = tools.conversation(told, options)
+    tokens = await model.chat_tokens(told, param="input", **options)
     prepared = model.prepared(tokens, params, "input", thinking)
     echo = {
         "instructions": instructions, "max_output_tokens": most, "store": store, "text": {"format": format_},
         "reasoning": reasoning,
         "previous_response_id": body.given.get("previous_response_id"),
         "parallel_tool_calls": body.given.get("parallel_tool_calls", True),
+        "tools": body.given.get("tools", []), "tool_choice": body.given.get("tool_choice", "auto"),
         **{name: body.given[name] for name in ECHOED if name in body.given},
     }  # fmt: skip
-    reply = Reply(model, prepared, echo, talk, remembered if store else None)
+    reply = Reply(model, prepared, echo, talk, remembered if store else None, tools)
     if stream:
         return Events(reply.stream(), request.app.state.settings, request.url.path)
     return JSONResponse(await unless_gone(request, reply.whole()))
@@ -124,9 +130,6 @@ def _nothing_else(body: Fields) -> None:
     """Fields that are served as long as they ask for nothing."""
     for name in UNSERVED:
         body.only(name)
-    body.only("tools", [])
-    body.only("tool_choice", "auto", "none")
-    body.boolean("parallel_tool_calls", True)  # without tools there is nothing to be parallel
     body.only("background", False)
     body.only("truncation", "disabled", why="Nothing is cut here.")
     body.done()
