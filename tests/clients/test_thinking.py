@@ -34,12 +34,14 @@ def script(served, monkeypatch):
     """Makes the model write a text."""
     plain = loop.rules_for
 
-    def write(text):
+    def write(text, *, goes_on=False):
         tokens = [*served.model.tokenizer.encode(text), min(served.model.llm.parts.engine.ends)]
 
         class Script:
             def apply(self, seq, logits):
                 at = len(seq.tokens) - seq.prompt_tokens
+                if goes_on and at >= len(tokens) - 1:
+                    return logits
                 logits.fill(-np.inf)
                 logits[tokens[min(at, len(tokens) - 1)]] = 0
                 return logits
@@ -135,6 +137,39 @@ def test_a_schema_is_for_the_answer(thinks, client):
         extra_body={"thinking": {"budget_tokens": 12}, "chat_template_kwargs": {"opened": True}},
     )  # fmt: skip
     assert made.choices[0].message.reasoning_content
+    assert json.loads(made.choices[0].message.content)["a"] in (1, 2)
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"], "additionalProperties": False}
+TOOL = {"type": "function", "function": {"name": "pick", "parameters": SCHEMA}}
+
+
+@pytest.mark.parametrize("budget", [3, 12])
+@pytest.mark.parametrize("tools", [False, True])
+def test_a_thought_that_the_model_begins_is_ended_before_what_is_prescribed(thinks, script, client, budget, tools):
+    """The tag is several tokens here, and the end of the thought is forced; then a schema holds, or a call is made."""
+    script("<think>one plus", goes_on=True)
+    shape = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
+    wanted = {"tools": [TOOL], "tool_choice": "required"} if tools else {"response_format": shape}
+    made = client.chat.completions.create(
+        model="base", messages=ASK, temperature=0, max_tokens=300, **wanted,
+        extra_body={"thinking": {"budget_tokens": budget}},
+    )  # fmt: skip
+    message = made.choices[0].message
+    assert message.reasoning_content.startswith("one plus")
+    assert made.usage.completion_tokens_details.reasoning_tokens <= budget + 8
+    text = message.tool_calls[0].function.arguments if tools else message.content
+    assert json.loads(text)["a"] in (1, 2)
+
+
+def test_no_answer_is_missing_because_the_thought_ended_the_text(thinks, script, client):
+    script("one plus", goes_on=True)
+    ends = sorted(thinks.model.llm.parts.engine.ends)
+    made = client.chat.completions.create(
+        model="base", messages=ASK, temperature=0, max_tokens=200, logit_bias={str(end): 100 for end in ends},
+        response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}},
+        extra_body={"thinking": {"budget_tokens": 12}, "chat_template_kwargs": {"opened": True}},
+    )  # fmt: skip
     assert json.loads(made.choices[0].message.content)["a"] in (1, 2)
 
 

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgewise.base import SamplingParams, SeqId
+from edgewise.base import BadInput, SamplingParams, SeqId
 from edgewise.decode.api import LogitsRule, SeqView
 from edgewise.decode.rules.afterwards import Afterwards
 from edgewise.decode.rules.allowed import Allowed
 from edgewise.decode.rules.thinking_budget import ThinkingBudget
+from edgewise.kernels.api import Floats
 from edgewise.testing.decode_contract import RuleContract
 
 OPEN, CLOSE = 3, 4
@@ -76,5 +77,26 @@ def test_a_rule_waits_for_the_end() -> None:
 
 
 def test_who_may_think_need_not() -> None:
-    assert drawn(Afterwards(Allowed([6]), closed, OPEN), [6, 1, 1]) == [6, 6, 6]
-    assert drawn(Afterwards(Allowed([6]), closed, OPEN), [OPEN, 1, CLOSE, 1]) == [OPEN, 1, CLOSE, 6]
+    assert drawn(Afterwards(Allowed([6]), closed, [OPEN]), [6, 1, 1]) == [6, 6, 6]
+    assert drawn(Afterwards(Allowed([6]), closed, [OPEN]), [OPEN, 1, CLOSE, 1]) == [OPEN, 1, CLOSE, 6]
+
+
+class Never(Allowed):
+    """A grammar of nothing but 6, which says so."""
+
+    def apply(self, seq: SeqView, logits: Floats) -> Floats:
+        if any(token != 6 for token in seq.tokens[seq.prompt_tokens :]):
+            raise BadInput("left the grammar")
+        return super().apply(seq, logits)
+
+
+def test_a_tag_of_several_tokens_opens_a_thought_too() -> None:
+    tag = [OPEN, 2, OPEN]
+    assert drawn(Afterwards(Never([6]), closed, tag), [OPEN, 1, 1, 1, CLOSE, 1]) == [*tag, 1, CLOSE, 6]
+    assert drawn(Afterwards(Never([6]), closed, tag), [6, 1, 1, OPEN]) == [6, 6, 6, 6]
+    both = Afterwards(Allowed([6, OPEN]), closed, tag)  # the grammar knows what the tag begins with
+    assert drawn(both, [OPEN, 6, 1, OPEN, 2]) == [OPEN, 6, OPEN, OPEN, OPEN]
+
+
+def test_no_text_ends_inside_its_thought() -> None:
+    assert drawn(Afterwards(Allowed([6, 0]), closed, ends=[0, 7]), [7, 1, CLOSE, 7]) == [1, 1, CLOSE, 0]

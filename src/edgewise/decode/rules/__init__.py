@@ -48,8 +48,8 @@ def budget_rule(budget: int, closing: Sequence[int], opened: Sees, closed: Sees,
 
 
 def later_rules(
-    params: SamplingParams, ends: Collection[int], grammars: Grammars, closed: Sees, opening: int = -1
+    params: SamplingParams, ends: Collection[int], grammars: Grammars, closed: Sees, opening: Sequence[int] = ()
 ) -> list[LogitsRule]:
-    """`rules_for`, but for what follows the thought only. opening: the token that may begin one; -1: it has begun."""
+    """`rules_for`, but for what follows the thought only. opening: tokens that may begin one; (): it has begun."""
     later = RULES.load("afterwards")
-    return [later(rule, closed, opening) for rule in rules_for(params, ends, grammars)]
+    return [later(rule, closed, opening, grammars.ends) for rule in rules_for(params, ends, grammars)]

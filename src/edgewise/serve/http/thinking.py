@@ -153,11 +153,11 @@ def thought(
     rules: list[Callable[[], Any]] = []
     shape = params.structured_outputs
     if shape is not None and grammars is not None:
-        opening = -1
-        if state == BEFORE:  # it may think first if it can say so in one token, and else goes on as prescribed
-            if len(thinking.opening_ids) != 1 or wanted.enabled is False:
+        opening: tuple[int, ...] = ()
+        if state == BEFORE:  # it may think first
+            if wanted.enabled is False:
                 return params, {}
-            opening = thinking.opening_ids[0]
+            opening = thinking.opening_ids
         alone = SamplingParams(structured_outputs=shape)
         rules.append(lambda: later_rules(alone, (), grammars, thinking.closed, opening)[0])
         params = replace(params, structured_outputs=None)
