@@ -6,6 +6,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from edgewise.base import BadInput, Request, SamplingParams
 from edgewise.engine.checks import check_request
 from edgewise.serve.http.engine_thread import EngineThread, Stream
@@ -61,7 +63,7 @@ class Hosted:
 
     async def text_tokens(self, text: str, *, special: bool = True) -> list[int]:
         def encode() -> list[int]:
-            bytearray(ENCODING_BYTES + 64 * len(text))
+            np.empty(ENCODING_BYTES + 64 * len(text), np.uint8)
             return self.tokenizer.encode(text, add_special=special)
 
         with tokenising():
