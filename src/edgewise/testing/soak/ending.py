@@ -5,6 +5,7 @@ import json
 import signal
 import threading
 import time
+from functools import partial
 from typing import Any
 
 from edgewise.testing.soak import Found
@@ -17,7 +18,7 @@ def sigterm(small: bool, seed: int) -> Found:
     lost = accepted = refused = wrong = 0
     words: list[str] = []
     for at in range(rounds):
-        with Process(["--ctx-size", "512"]) as server:
+        with Process(["--ctx-size", "512", "--drain-timeout", "600"]) as server:  # a stopped process loses time, too
             results: list[str] = []
             begun = threading.Semaphore(0)
             tasks = [
@@ -29,7 +30,7 @@ def sigterm(small: bool, seed: int) -> Found:
             for number in range(flying):
                 if number % 2 == 0:
                     begun.acquire(timeout=60)  # it streams
-            until(lambda: _running(server) >= flying, 2)
+            until(partial(_all_there, server, results, flying), 60)
             time.sleep(0.01 * (at % 5))
             server.process.send_signal(signal.SIGTERM)
             until(lambda: _ready(server) != 200, 10)
@@ -52,6 +53,11 @@ def sigterm(small: bool, seed: int) -> Found:
     got = f"{accepted} accepted, lost {lost}; {refused} of {rounds} new ones 503; second signal: {took:.2f} s"
     ok = fails == 0 and refused > 0 and (small or took <= 1)
     return Found(accepted, fails, "; ".join([got, *words[:3]]), ok)
+
+
+def _all_there(server: Process, results: list[str], flying: int) -> bool:
+    """Whether every request runs, or has ended already."""
+    return _running(server) + len(results) >= flying
 
 
 def _fly(server: Process, tokens: int, stream: bool, results: list[str], begun: threading.Semaphore) -> None:
