@@ -7,9 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgewise.testing.soak import Found
-from edgewise.testing.soak.serving import Process, handles, memory_bytes, reset, threads
+from edgewise.testing.soak.serving import CHAT, Process, handles, memory_bytes, reset, threads
 
-SPACE = ("--ctx-size", "256", "--max-num-seqs", "4")
+SPACE = ("--ctx-size", "256", "--max-num-seqs", "4", "--chat-template", CHAT)
+SCHEMA = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"], "additionalProperties": False}
+SHAPE = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
 
 
 def theil_sen(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> tuple[float, float]:
@@ -53,10 +55,10 @@ def leaks(small: bool, seed: int) -> Found:
 
 
 def _mixed(server: Process, numbers: np.random.Generator, number: int) -> bool:
-    """stream, cancel, whole, logprobs, errors, chat, embeddings, stop strings: as they come."""
+    """stream, cancel, whole, logprobs, errors, embeddings, stop strings, chats in every dialect: as they come."""
     text = "".join(chr(int(one)) for one in numbers.integers(32, 0x2FF, int(numbers.integers(1, 80)))) + str(number)
     body: dict[str, Any] = {"prompt": text, "max_tokens": int(numbers.integers(1, 16)), "ignore_eos": True}
-    kind = number % 8
+    kind = number % 12
     if kind == 0:
         return server.ask("/v1/completions", {**body, "stream": True}).text.endswith("data: [DONE]\n\n")
     if kind == 1:
@@ -72,5 +74,21 @@ def _mixed(server: Process, numbers: np.random.Generator, number: int) -> bool:
         return server.ask("/v1/embeddings", {"input": text}).status == 200
     if kind == 6:
         return server.ask("/tokenize", {"prompt": text}).status == 200
+    if kind > 7:
+        return _chat(server, kind, text, body["max_tokens"])
     bias = {str(int(token)): 1.0 for token in numbers.integers(0, 2000, 20)}
     return server.ask("/v1/completions", {**body, "logit_bias": bias, "frequency_penalty": 0.5}).status == 200
+
+
+def _chat(server: Process, kind: int, text: str, most: int) -> bool:
+    """A talk of a few turns, none of which is the beginning of another."""
+    talk = [{"role": role, "content": text[at::3]} for at, role in enumerate(("user", "assistant", "user"))]
+    if kind == 8:
+        body = {"messages": talk, "max_tokens": most, "stream": True}
+        return server.ask("/v1/chat/completions", body).text.endswith("data: [DONE]\n\n")
+    if kind == 9:
+        return server.ask("/v1/responses", {"input": talk, "max_output_tokens": most, "store": False}).status == 200
+    if kind == 10:
+        return server.ask("/v1/messages", {"messages": talk, "max_tokens": most}).status == 200
+    body = {"messages": talk, "max_tokens": most, "response_format": SHAPE}
+    return server.ask("/v1/chat/completions", body).status == 200
