@@ -17,6 +17,7 @@ from edgewise.serve.http.fields import Fields
 from edgewise.serve.http.settings import JSON_DEPTH, JSON_VALUES, Settings
 
 T = TypeVar("T")
+HEAD_S = 0.001  # an answer's head waits so long, so that the engine begins before it is written
 FOREVER = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
@@ -94,12 +95,12 @@ class Events(Response):
             async with asyncio.timeout(self._settings.write_s):
                 await send({"type": "http.response.body", "body": text.encode(), "more_body": more})
 
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         pieces = self._pieces
-        following: asyncio.Task[str] | None = None
+        following = asyncio.ensure_future(anext(pieces))
         try:
+            await asyncio.wait({following}, timeout=HEAD_S)
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             while True:
-                following = asyncio.ensure_future(anext(pieces))
                 while not (await asyncio.wait({following}, timeout=self._settings.ping_s))[0]:
                     await write(self.ping())
                 try:
@@ -110,11 +111,12 @@ class Events(Response):
                     await write(self.failed(problem))
                     break
                 await write(piece)
+                following = asyncio.ensure_future(anext(pieces))
             await write("", more=False)
         finally:
-            if following is not None and not following.done():
+            if not following.done():
                 following.cancel()
-                await asyncio.gather(following, return_exceptions=True)
+            await asyncio.gather(following, return_exceptions=True)
             await pieces.aclose()  # type: ignore[attr-defined]
 
     def ping(self) -> str:
