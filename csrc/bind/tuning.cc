@@ -73,7 +73,7 @@ void bind_tuning(nb::module_& m) {
     return as_dict(find(device, format, rows, cols).of[checked(range)]);
   }, "device"_a, "format"_a, "rows"_a, "cols"_a, "range"_a);
   m.def("_standard_tuning", [](Device& device, const std::string& format, int64_t rows, int64_t cols, int range) {
-    return as_dict(standard_tuning(find(device, format, rows, cols).kind, int(checked(range)), device.k.wide));
+    return as_dict(standard_tuning(find(device, format, rows, cols).kind, rows * cols, int(checked(range)), device.k.wide));
   }, "device"_a, "format"_a, "rows"_a, "cols"_a, "range"_a);
   m.def("_matmuls", [](Device& device) {
     nb::list rows;

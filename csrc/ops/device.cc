@@ -14,7 +14,7 @@ const std::shared_ptr<Tunings>& Device::tunings_of(Kind kind, int64_t rows, int6
   made->kind = kind;
   made->rows = rows;
   made->cols = cols;
-  for (int range = 0; range < kRanges; ++range) made->of[size_t(range)] = standard_tuning(kind, range, k.wide);
+  for (int range = 0; range < kRanges; ++range) made->of[size_t(range)] = standard_tuning(kind, rows * cols, range, k.wide);
   return tunings.emplace_back(std::move(made));
 }
 

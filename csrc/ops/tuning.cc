@@ -15,10 +15,15 @@ int32_t ahead(Kind kind, int range) {
   return kind == Kind::Q8_0 && few ? 4608 : 9216;
 }
 
+// Weights that are done within microseconds are best cut as coarsely as possible: each further chunk costs a line that
+// travels between cores. Larger ones are cut finer, so that a thread that loses its core leaves less to wait for.
+constexpr int64_t kQuick = 2 << 20;
+
 }  // namespace
 
-Tuning standard_tuning(Kind kind, int range, bool wide) {
+Tuning standard_tuning(Kind kind, int64_t weights, int range, bool wide) {
   Tuning t;
+  t.cut = weights <= kQuick && range <= range_of(64) ? 1 : 2;
   t.columns = wide ? 8 : is_quantised(kind) ? 2 : 4;
   if (wide && range >= range_of(3) && is_quantised(kind) && !is_own(kind)) t.ahead = ahead(kind, range);
   // Two sweeps of four columns, the second from the cache, beat one of eight, which keeps the sums of one block only.

@@ -13,8 +13,9 @@ namespace edgewise {
 
 struct Weight;
 
-// What the kernels were written for: no measurement, any machine. wide: the kernel table has 32 vector registers.
-Tuning standard_tuning(Kind kind, int range, bool wide);
+// What the kernels were written for: no measurement, any machine. weights: rows * columns.
+// wide: the kernel table has 32 vector registers.
+Tuning standard_tuning(Kind kind, int64_t weights, int range, bool wide);
 
 // Whether every value is one that the kernels accept.
 bool valid(const Tuning& t);
