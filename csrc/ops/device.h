@@ -261,7 +261,8 @@ class Device {
   bool looks_up(Kind kind, int64_t columns, int64_t rows, int64_t depth) const {
     const bool one = kind <= Kind::Int1_128, three = kind >= Kind::Int3_32 && kind <= Kind::Int3_128;
     const int64_t tables = columns * depth * (one ? kQuadBytes : three ? kPairBytes + kQuadBytes : kPairBytes) / kGroup;
-    if (streams && columns <= (one ? 4 : 8) && tables > (8 << 10)) return false;
+    const int64_t few = !one ? 8 : kind == Kind::Int1_32 ? 4 : 3;  // measured: `edgewise bench lookup`
+    if (streams && columns <= few && tables > (8 << 10)) return false;
     return rows >= lookup_rows[size_t(kind)][size_t(range_of(columns))];
   }
   // A grain for int4 in which lookup is possible is coarser, so it is a choice: for all numbers of rows and columns.
