@@ -15,6 +15,8 @@ pytestmark = pytest.mark.native
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEWISE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(tune, "BATCHES", (1, 2))
+    monkeypatch.setattr(tune, "REST_S", 0.0)
+    monkeypatch.setattr(tune, "BURST_S", 0.0)
     monkeypatch.setattr(tune, "PROMPTS", (16,))
     monkeypatch.setattr(tune.lookup, "FORMATS", ("int1:group=128",))
     monkeypatch.setattr(tune.lookup, "ROWS", (32, 64))
@@ -59,7 +61,7 @@ def test_what_is_not_finished_is_tuned_another_time(cli, plain, cache):
 
 
 def test_a_range_whose_steps_do_not_gain_is_given_back(cli, plain, cache, monkeypatch):
-    monkeypatch.setattr(tune, "race", lambda *_: 0.9)
+    monkeypatch.setattr(tune, "race", lambda *_: [[1.2], [1.1], [0.9]])  # one bad burst is enough
     monkeypatch.setattr("edgewise.plan.duel.GAIN", 0.0)
     monkeypatch.setattr("edgewise.plan.duel.SURE", 0.0)
     report = as_json(cli("tune", "kernels", plain, "--seconds", 20, "-t", 2, "--json"))

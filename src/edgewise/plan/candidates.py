@@ -2,7 +2,8 @@
 
 After nn-JIT.web's rules (arXiv 2309.08978): what cannot matter for a number of columns or a format keeps its standard.
 Prefetching and the number of row blocks matter to the formats of matmul_quant.cc; sweeps of several columns need
-several columns; the second-level cache matters when columns outnumber a tile.
+several columns; the second-level cache matters when columns outnumber a tile. `wake` is nobody's candidate: whether a
+thread is worth waking depends on when it worked last, so that a matmul measured alone says nothing about a step.
 """
 
 import itertools
@@ -14,7 +15,6 @@ from edgewise.kernels.tuning import Knobs, Matmul
 MOST = 64
 ASKING = ("Q4_0", "Q8_0", "Q4_K", "Q6_K")  # kernels that can prefetch and can take row blocks one by one
 KIB = 1 << 10
-ALONE = 4 << 20  # multiplications that one thread may do faster than many
 
 Grid = dict[str, Sequence[int]]
 
@@ -22,10 +22,6 @@ Grid = dict[str, Sequence[int]]
 def candidates(matmul: Matmul, standard: Knobs, threads: int) -> list[Knobs]:
     """Every one differs from the standard and names only what differs."""
     found = _settings(_grid(matmul, standard, matmul.format in ASKING, threads), standard)
-    work = matmul.rows * matmul.cols * (RANGES[matmul.range] if matmul.range < len(RANGES) else 1 << 20)
-    if threads > 1 and standard["wake"] <= work <= ALONE:
-        # Only for so much work: where several matmuls share a region, the others are woken as before.
-        found.append({"wake": work + 1})
     if threads > 3:
         found += [{"threads": threads // 2}, {"threads": threads * 3 // 4}]
     return sorted(found, key=len)[:MOST]  # of equals the plainest comes first

@@ -193,8 +193,8 @@ class KernelTuning:
             self.device.linear(task.x, w)
         return (self.clock() - begin) / count
 
-    def compare(self, matmul: Matmul, columns: int, settings: Sequence[Knobs], rounds: int) -> list[float]:
-        """Median seconds of one matmul with each of the settings, measured in turns; leaves the standard."""
+    def compare(self, matmul: Matmul, columns: int, settings: Sequence[Knobs], rounds: int) -> list[list[float]]:
+        """Seconds of one matmul with each of the settings, by round, in turns; leaves the standard."""
         weights = self.device.weights_of(matmul)
         task = Task(matmul, columns, 0, self.make(()))
         if not weights:
@@ -206,7 +206,7 @@ class KernelTuning:
                 at = (i + turn) % len(settings)
                 taken[at].append(self._sample(task, weights, settings[at]))
         self.device.tune(matmul, {})
-        return [statistics.median(times) for times in taken]
+        return taken
 
     def _evict(self, matmul: Matmul, cycle: int) -> None:
         """Reads other weights until these are out of the caches, where a whole step would have done so."""

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from edgewise.plan.api import Knobs, Reading
 from edgewise.plan.duel import gain_of, won
 
-ONE_PAIR, SLOWER = 0.9, 0.98  # gains after one pair, and after more, from which nobody comes back
+FEW_PAIRS, SLOWER = 0.9, 0.98  # gains after one or two pairs, and after more, from which nobody comes back
 
 
 class SuccessiveHalving:
     """first: pairs of the first round for each candidate. duel: pairs of the last decision."""
 
-    def __init__(self, candidates: Sequence[Knobs] = (), first: int = 1, duel: int = 17) -> None:
+    def __init__(self, candidates: Sequence[Knobs] = (), first: int = 2, duel: int = 25) -> None:
         self.candidates = candidates
         self.first = first
         self.duel = duel
@@ -51,7 +51,7 @@ class SuccessiveHalving:
     def _settle(self) -> None:
         while len(self._alive) > 1 and all(len(self._gains[i]) >= self._goal for i in self._alive):
             ranked = sorted(self._alive, key=lambda i: -gain_of(self._gains[i]))
-            floor = ONE_PAIR if self._goal == 1 else SLOWER
+            floor = FEW_PAIRS if self._goal <= 2 else SLOWER
             self._alive = [i for i in ranked[: (len(ranked) + 1) // 2] if gain_of(self._gains[i]) > floor]
             self._goal *= 2
         if not self._alive:

@@ -3,7 +3,7 @@
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -33,7 +33,9 @@ ASLEEP_S = 1.0  # a slice that took longer was interrupted
 LONG_S = 600.0  # of an exhaustive search
 BATCHES = (1, 2, 4, 8)  # sequences decoded together: one for each range of columns up to a tile
 PROMPTS = (32, 128)  # tokens of a prompt: the two ranges beyond
-KEPT = 0.99  # a range whose real steps become slower than this share of the default's speed goes back to it
+BURSTS, REST_S = 3, 0.15  # of a closing duel, each after a rest in which threads fall asleep and clocks go down
+BURST_S, PAIRS = 0.3, (5, 61)  # of whole steps: about so long, at least and at most so many
+KEPT = 0.98  # of the default's speed, that no burst may fall below
 
 Step = Callable[[], Timed]
 
@@ -58,7 +60,8 @@ def kernels(
     A setting is admitted only if its result equals the standard's in every bit. What wins is stored for this CPU and
     used whenever a model is loaded; a second run has nothing to do. Where table lookup beats dot products (1 to 3 bits)
     is measured too, for all models and once: some 20 seconds more. At the end whole steps are timed with and without,
-    in turns: `predicted` is what the single matmuls promised, `measured` what the steps gained.
+    in turns and in three bursts: `predicted` is what the single matmuls promised, `measured` what the steps gained.
+    Where they gain nothing, or lose 2 % in any of the bursts, the default stays.
     """
     parts = assemble(embedded_model() if model is None else locate(model), threads=threads, max_num_seqs=max(BATCHES))
     if not isinstance(parts.device, Tunable):
@@ -139,7 +142,7 @@ def measure_lookups(device: Any, store: Store) -> dict[str, Any]:
 def settle(
     device: Any, store: Store, entries: Mapping[Matmul, Mapping[str, Any]], steps: Mapping[int, Step]
 ) -> list[Any]:
-    """Times real steps with and without what was found, in turns. A range that does not gain by it goes back."""
+    """The closing duel: real steps with and without what was found. A range that does not gain by it goes back."""
     rows = []
     for at, step in steps.items():
         found = {m: entry["knobs"] for m, entry in entries.items() if m.range == at and entry["knobs"]}
@@ -147,28 +150,43 @@ def settle(
         tuned_us = sum(entry["default_us"] / entry["gain"] for m, entry in entries.items() if m.range == at)
         row = {"columns": range_name(at), "changed": len(found), "predicted": 1.0, "measured": 1.0, "kept": True}
         if found:
-            gain = race(device, found, step)
-            row |= {"predicted": standard_us / tuned_us, "measured": gain, "kept": gain >= KEPT}
-            if gain < KEPT:
-                back = {m.key: {**entries[m], "knobs": {}, "gain": 1.0} for m in found}
-                store.put("kernels", back)
+            gains = [statistics.median(burst) for burst in race(device, found, step)]
+            kept = holds(gains)
+            row |= {"predicted": standard_us / tuned_us, "measured": statistics.median(gains), "kept": kept}
+            if not kept:
+                give_back(store, entries, found)
         rows.append(row)
     return rows
 
 
-def race(device: Any, found: Mapping[Matmul, Knobs], step: Step, pairs: int = 15) -> float:
-    """The median gain of a real step with these settings over the standard ones."""
-    gains = []
-    for turn in range(pairs):
-        taken = {}
-        for tuned in (turn % 2 == 0, turn % 2 == 1):
-            for matmul, knobs in found.items():
-                device.tune(matmul, knobs if tuned else {})
-            taken[tuned] = step().seconds
-        gains.append(taken[False] / taken[True])
+def give_back(store: Store, entries: Mapping[Matmul, Mapping[str, Any]], found: Iterable[Matmul]) -> None:
+    store.put("kernels", {m.key: {**entries[m], "knobs": {}, "gain": 1.0} for m in found})
+
+
+def race(device: Any, found: Mapping[Matmul, Knobs], step: Step) -> list[list[float]]:
+    """Gains of a real step with these settings over the standard ones, in pairs, by burst; leaves the standard."""
+    bursts: list[list[float]] = []
+    for _ in range(BURSTS):
+        time.sleep(REST_S)
+        least, most = PAIRS
+        gains: list[float] = []
+        begin = time.perf_counter()
+        while len(gains) < least or (len(gains) < most and time.perf_counter() - begin < BURST_S):
+            taken = {}
+            for tuned in (len(gains) % 2 == 0, len(gains) % 2 == 1):
+                for matmul, knobs in found.items():
+                    device.tune(matmul, knobs if tuned else {})
+                taken[tuned] = step().seconds
+            gains.append(taken[False] / taken[True])
+        bursts.append(gains)
     for matmul in found:
         device.tune(matmul, {})
-    return statistics.median(gains)
+    return bursts
+
+
+def holds(gains: Sequence[float]) -> bool:
+    """Whether the median gains of several bursts speak for a setting: over all, and none clearly against it."""
+    return statistics.median(gains) >= 1 and min(gains) >= KEPT
 
 
 def _say(report: Mapping[str, Any]) -> str:
