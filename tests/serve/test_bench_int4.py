@@ -42,6 +42,32 @@ def test_it_measures_formats_methods_and_auto(tmp_path, capsys, monkeypatch):
     assert "SVG" in capsys.readouterr().err
 
 
+def test_it_goes_on_where_it_was_stopped(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(int4, "DECODED", 4)
+    monkeypatch.setattr(int4, "ROUNDS", 1)
+    model = tiny_model("llama", tmp_path / "m", **SHAPE)
+    (tmp_path / "text").write_text("words to be scored, " * 8)
+    command = ["bench", "int4", str(model), "--bits", "q4_0", "--methods", "rtn,hqq", "--max-loss", "-1",
+               "--text", str(tmp_path / "text"), "--json"]  # fmt: skip
+    state = ["--state", str(tmp_path / "state")]
+    clock = iter(range(100))
+    with monkeypatch.context() as slow:
+        slow.setattr(int4.time, "perf_counter", lambda: float(next(clock)))
+        assert main([*command, *state, "--stop-after", "1.5"]) == 0
+    assert "2 rows are left" in capsys.readouterr().out
+    assert main([*command, *state]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert main(command) == 0
+    whole = json.loads(capsys.readouterr().out)
+    for row in (*rows, *whole):
+        row.pop("tok_s")
+    assert rows == whole
+    assert main([*command, *state, "--limit", "20"]) == 2
+    assert "another run" in capsys.readouterr().err
+    assert main([*command, "--stop-after", "3"]) == 2
+    assert "--state" in capsys.readouterr().err
+
+
 def test_markers_lie_where_the_numbers_say():
     drawn = scatter({"a": [(2.0, 1.0, "low"), (4.0, 100.0, "high")]}, "t", "x", "y & z", (10.0, "bar"))
     heights = [float(line.split('cy="')[1].split('"')[0]) for line in drawn.splitlines() if line.startswith("<circle")]

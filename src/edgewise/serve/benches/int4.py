@@ -8,10 +8,14 @@ Status: kept
 """
 
 import json
+import math
+import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +43,8 @@ def measure_int4(
     limit: Annotated[int, typer.Option(min=2, help="tokens to score")] = 16384,
     max_loss: Annotated[float, typer.Option(help="what `auto` may lose on its own text; below 0: no auto")] = 0.01,
     picture: Annotated[Path | None, typer.Option(help="an .svg file to draw the table in")] = None,
+    state: Annotated[Path | None, typer.Option(help="a folder that keeps what is done, to go on from later")] = None,
+    stop_after: Annotated[float | None, typer.Option(min=0.1, help="seconds, about; the same command goes on")] = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -59,47 +65,92 @@ def measure_int4(
 
     if picture is not None and picture.suffix.lower() != ".svg":
         raise BadInput(f"{picture}: pictures are SVG here; end the name in .svg.")
+    if stop_after is not None and state is None:
+        raise BadInput("--stop-after needs --state FOLDER: without it nothing is left to go on from.")
+    end = math.inf if stop_after is None else time.perf_counter() + stop_after
     source = embedded_model() if model is None else locate(model)
     learnt = None if calibrate is None else read_text(calibrate)
     words = library_text(True, SKIPPED_CHARS + TEXT_CHARS)[SKIPPED_CHARS:] if text is None else read_text(text)
     tokenizer = load_tokenizer(open_checkpoint(source).header())
     tokens, bos = tokenizer.encode(words)[:limit], tokenizer.bos if tokenizer.add_bos else None
+    wanted = [(name, method) for name in split(bits) for method in split(methods)]
+    if max_loss >= 0:
+        wanted.append(("auto", QUANTISER))
 
-    with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder, "f32.gguf")
-        convert(source, whole, quant="f32")
-        reference = score(open_checkpoint(whole), tokens, bos, 512).perplexity
-        rows: list[dict[str, Any]] = []
-        files = {"f32": whole}
+    with nullcontext(str(state)) if state is not None else tempfile.TemporaryDirectory() as kept:
+        folder = Path(kept)
+        rows = Rows(folder, f"{source.name}, {len(tokens)} tokens, auto {max_loss:g}")
+        whole = folder / "f32.gguf"
 
-        def add(name: str, method: str, file: Path) -> None:
-            say(f"{name} {method}")
-            checkpoint = open_checkpoint(file)
-            nbytes, weights = sizes(checkpoint)
-            found = score(checkpoint, tokens, bos, 512).perplexity
-            rows.append({
-                "format": name, "method": method, "bits": 8 * nbytes / weights, "bytes": nbytes,
-                "of_fp16": nbytes / weights / 2, "perplexity": found, "of_fp32": found / reference,
-            })  # fmt: skip
-
-        add("f32", "-", whole)
-        for name in split(bits):
-            for method in split(methods):
-                file = Path(folder, name if is_own(find_mix(name).usual) else f"{name}.gguf")
+        def make(name: str, method: str) -> Path:
+            file = folder / (name if name != "auto" and is_own(find_mix(name).usual) else f"{name}.gguf")
+            if name == "auto":
+                ladder = ladder_of("auto") or ()
+                convert_auto(whole, file, ladder, max_loss=max_loss, force=True, calibrate=learnt, tell=say)
+            else:
                 convert(whole, file, quant=name, quantiser=method, pure=True, force=True, calibrate=learnt)
-                add(name, method, file)
-                files[name] = file
-        if max_loss >= 0:
-            files["auto"] = Path(folder, "auto.gguf")
-            ladder = ladder_of("auto") or ()
-            convert_auto(whole, files["auto"], ladder, max_loss=max_loss, calibrate=learnt, tell=say)
-            add("auto", QUANTISER, files["auto"])
+            return file
+
+        files = {"f32": whole}
+        for name, method in [("f32", "-"), *wanted]:
+            if (name, method) not in rows:
+                if time.perf_counter() > end:
+                    break
+                say(f"{name} {method}")
+                if name == "f32":
+                    convert(source, whole, quant="f32", force=True)
+                file = whole if name == "f32" else make(name, method)
+                checkpoint = open_checkpoint(file)
+                nbytes, weights = sizes(checkpoint)
+                rows.add(name, method, file, nbytes, weights, score(checkpoint, tokens, bos, 512).perplexity)
+            files[name] = rows.file(name, method)
+        left = len(wanted) + 1 - sum(pair in rows for pair in [("f32", "-"), *wanted])
+        if left:
+            print(f"{left} rows are left; the same command goes on")
+            return
         speeds = decode_speeds(files, threads)
-    for row in rows:
-        row["tok_s"] = speeds[row["format"]]
+        found = rows.figures([("f32", "-"), *wanted], speeds)
     if picture is not None:
-        picture.write_text(draw(rows), encoding="utf-8")
-    print(json.dumps(rows, indent=1) if as_json else show(rows, len(tokens) - 1))
+        picture.write_text(draw(found), encoding="utf-8")
+    print(json.dumps(found, indent=1) if as_json else show(found, len(tokens) - 1))
+
+
+class Rows:
+    """What was measured, by format and method; remembered in a folder beside the files it was measured on."""
+
+    def __init__(self, folder: Path, what: str) -> None:
+        self.folder = folder
+        self.path = folder / "rows.json"
+        self.kept: dict[str, Any] = {"what": what, "rows": {}}
+        if self.path.exists():
+            self.kept = json.loads(self.path.read_text(encoding="utf-8"))
+            if self.kept["what"] != what:
+                raise BadInput(f"{folder} keeps figures of another run ({self.kept['what']}); name another folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __contains__(self, pair: tuple[str, str]) -> bool:
+        return " ".join(pair) in self.kept["rows"]
+
+    def file(self, name: str, method: str) -> Path:
+        return self.folder / str(self.kept["rows"][f"{name} {method}"]["file"])
+
+    def add(self, name: str, method: str, file: Path, nbytes: int, weights: int, perplexity: float) -> None:
+        self.kept["rows"][f"{name} {method}"] = {
+            "format": name, "method": method, "file": file.name, "bits": 8 * nbytes / weights, "bytes": nbytes,
+            "of_fp16": nbytes / weights / 2, "perplexity": perplexity,
+        }  # fmt: skip
+        fresh = self.path.with_suffix(".new")
+        fresh.write_text(json.dumps(self.kept, indent=1), encoding="utf-8")
+        os.replace(fresh, self.path)
+
+    def figures(self, pairs: Sequence[tuple[str, str]], speeds: Mapping[str, float]) -> list[dict[str, Any]]:
+        """The table; its first row is the reference."""
+        rows = [self.kept["rows"][" ".join(pair)] for pair in pairs]
+        return [
+            {**{key: value for key, value in row.items() if key != "file"},
+             "of_fp32": row["perplexity"] / rows[0]["perplexity"], "tok_s": speeds[row["format"]]}
+            for row in rows
+        ]  # fmt: skip
 
 
 def split(names: str) -> list[str]:
