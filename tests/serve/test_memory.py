@@ -103,7 +103,7 @@ def test_a_ring_of_layers_gives_the_same_logits(tmp_path, capsys) -> None:
     assert [row["k"] for row in found["rows"]] == [1, 2]
     assert all(row["slots_bytes"] >= row["share_bytes"] for row in found["rows"])
     assert main(words) == 0
-    assert "the same logits in all" in capsys.readouterr().out
+    assert "the same states in all" in capsys.readouterr().out
     assert main([*words[:4], "99"]) == 2
     assert "--k must be between" in capsys.readouterr().err
 

@@ -1,7 +1,7 @@
 """`edgewise bench layers`: a dense model whose layers pass through K slots, with reading made as slow as computing.
 
 Paper:  Shen et al., SE-MoE, arXiv 2205.10034 (ring of K slots over N layers); TPI-LLM, arXiv 2410.00531
-Exact.  The logits of all rings are compared bit by bit.
+Exact.  The last hidden states of all rings are compared bit by bit.
 Needs:  a dense model that fits in memory (for the baselines; a ring needs K layers of it)
 Cost:   a pass for each K and round
 Status: kept
@@ -56,29 +56,28 @@ def measure_layers(
 
         def once() -> tuple[float, Any]:
             begin = time.perf_counter()
-            logits = np.concatenate([np.array(part) for part in parts.runner.score(tokens, rows)])
-            return time.perf_counter() - begin, logits
+            states = np.concatenate(list(parts.runner.states(tokens, rows)))  # without the head, which always stays
+            return time.perf_counter() - begin, states
 
         through(count, "file")
         wanted = once()[1]
-        computing = statistics.median(once()[0] for _ in range(SETTLE))
-        rate = speed or total / computing
+        alone = [once()[0] for _ in range(SETTLE)]
+        rate = speed or total / statistics.median(alone)
         slow = f"slow:bytes_per_s={rate}"
         took: dict[int, list[float]] = {k: [] for k in asked}
         slots: dict[int, int] = {}
-        alone: list[float] = []
         equal = True
         for turn in range(pairs):
             for k in asked if turn % 2 == 0 else asked[::-1]:
                 through(k, slow)
                 once()  # whatever stays is here
-                seconds, logits = once()
+                seconds, states = once()
                 took[k].append(seconds)
                 slots[k] = stream.running.slots.count * stream.running.slots.nbytes
-                equal = equal and np.array_equal(logits, wanted)
-            through(count, "file")
-            once()
-            alone.append(once()[0])
+                equal = equal and np.array_equal(states, wanted)
+        through(count, "file")
+        once()
+        alone += [once()[0] for _ in range(SETTLE)]  # before and after: the machine may have changed its speed
     computed = statistics.median(alone)
     rows_of = []
     for k in asked:
@@ -101,5 +100,5 @@ def measure_layers(
     print(
         f"{count} layers, {human(total)}, {rows} tokens a pass; computing alone {computed:.3f} s; disk "
         f"{rate / 1e9:.2f} GB/s{'' if speed else ', set so that a layer is read while one is computed'}; medians of "
-        f"{pairs}; {'the same logits in all' if equal else 'DIFFERENT logits: please report it'}"
+        f"{pairs}; {'the same states in all' if equal else 'DIFFERENT states: please report it'}"
     )
