@@ -252,3 +252,6 @@ def test_a_budget_when_nobody_says(monkeypatch) -> None:
     assert budget_of(None, fits, 2000, True, True) == 900  # laid out for it
     assert budget_of("auto", fits, 700, False, True) == 630
     assert budget_of("2KiB", fits, 700, False, True) == 2048
+    monkeypatch.setattr(streaming, "free_bytes", lambda: None)  # a system that does not say
+    assert budget_of("auto", fits, 700, False, True) == 630
+    assert budget_of("auto", fits, 0, False, True) == 1 << 50

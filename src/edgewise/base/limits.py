@@ -66,10 +66,13 @@ def memory_bytes() -> int:
     return min(physical, memory_limit_bytes() or physical)
 
 
-def free_bytes() -> int:
+def free_bytes() -> int | None:
     """What this process could still fill without others being pushed out: the machine's available memory, or less where
-    a control group has less left; page cache that can go counts as free. 0 where /proc does not say."""
-    left = [meminfo().get("MemAvailable", 0)]
+    a control group has less left; page cache that can go counts as free. None where /proc does not say."""
+    available = meminfo().get("MemAvailable")
+    if available is None:
+        return None
+    left = [available]
     for folder in cgroups():
         for limit, used, cache in (
             ("memory.max", "memory.current", "inactive_file"),

@@ -391,8 +391,10 @@ def budget_of(wanted: Any, stored_bytes: int, memory: int, laid: bool, streams: 
         return None
     if wanted is not None and str(wanted).strip().lower() != "auto":
         return parse_size(wanted)
-    free = (free_bytes() + resident_bytes()) * 9 // 10
-    return min(free, memory * 9 // 10) if memory else free or 1 << 50
+    free, known = free_bytes(), [memory] if memory else []
+    if free is not None:
+        known.append(free + resident_bytes())
+    return min(known) * 9 // 10 if known else 1 << 50
 
 
 def parse_size(text: Any) -> int:
