@@ -8,11 +8,13 @@ import torch
 
 from edgewise.base import BadInput, SamplingParams
 from edgewise.decode.drafting_weights import read_tensors
+from edgewise.embedded import embedded_model
 from edgewise.serve.llm import LLM
 from edgewise.train.__main__ import run
-from edgewise.train.drafters import DRAFTERS, medusa
+from edgewise.train.drafters import DRAFTERS, medusa, streaming
 from edgewise.train.drafters._own_text import OwnText
-from edgewise.train.recipe import TrainPlan
+from edgewise.train.model import Transformer
+from edgewise.train.recipe import ModelShape, TrainPlan
 
 
 def test_heads_learn_what_can_be_learnt(tmp_path: Path) -> None:
@@ -57,3 +59,45 @@ def test_smoke_from_text_to_drafts(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match="holds no text"):
         run(["medusa", *words, "--text", str(tmp_path / "empty")])
+
+
+@pytest.mark.native
+def test_smoke_of_the_joint_stage(tmp_path: Path) -> None:
+    heads = embedded_model().with_suffix("").with_suffix(".medusa.safetensors")
+    to = tmp_path / "new" / "joint.gguf"
+    (tmp_path / "a.py").write_text(Path(__file__).read_text() * 2)
+    words = ["--smoke", "--steps", "1", "--text", str(tmp_path / "a.py"), "--to", str(heads), "--joint", str(to)]
+    run(["medusa", *words, "--out", str(tmp_path / "o"), "--threads", "1"])
+    with LLM(to, threads=1, speculator="medusa") as llm:  # found beside the new model
+        assert llm.generate("def add(a, b):", SamplingParams(temperature=0, max_tokens=8))[0].outputs[0].token_ids
+
+
+@pytest.mark.native
+def test_smoke_of_streams(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(Path(__file__).read_text() * 2)
+    to = tmp_path / "s.safetensors"
+    words = ["--smoke", "--steps", "1", "--rank", "2", "--text", str(tmp_path / "a.py"), "--to", str(to)]
+    run(["streaming", *words, "--out", str(tmp_path / "o"), "--threads", "1"])
+    said = []
+    for speculator in ("none", f"streaming:streams={to}"):
+        with LLM(threads=1, speculator=speculator) as llm:
+            found = llm.generate("def add(a, b):", SamplingParams(temperature=0, max_tokens=12))
+            said.append(found[0].outputs[0].token_ids)
+    assert said[0] == said[1]
+
+
+def test_streams_are_what_ordinary_rows_would_be() -> None:
+    """With all layers on top and vectors that lead from the state to an embedding, a stream is the next token's row."""
+    shape = ModelShape(dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, ffn_dim=48, vocab=50, context=32)
+    torch.manual_seed(0)
+    model = Transformer(shape)
+    drafting = streaming.Streams(model, 2, 2)
+    ids = torch.randint(50, (1, 9))
+    table = model.model.embed_tokens.weight
+    place = 6
+    with torch.no_grad():
+        for j in range(2):
+            drafting.embed[j] = table[ids[0, place + 1 + j]] - table[ids[0, place]]
+        found = drafting(ids, torch.tensor([[place]]))[0][0, 0]
+        want = model(ids)[0, place + 1 : place + 3]
+    assert torch.allclose(found, want, atol=1e-4)

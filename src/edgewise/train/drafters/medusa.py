@@ -3,14 +3,22 @@
 edgewise train medusa                       # heads for the embedded model, on what it writes itself
 edgewise train medusa MODEL --text FOLDER   # texts begin like this folder's files
 edgewise train medusa MODEL --smoke         # the whole way in seconds
+edgewise train medusa MODEL --joint FILE    # Medusa-2: the model learns too; FILE.gguf is the changed model
 
 Medusa-1: only the heads are trained. The loss is the sum over heads of 0.8^k times the cross entropy of the token k + 1
 places after the next one. How often each head's ten best tokens are right on held-out text is kept in the file; trees
 are searched with it. Saved beside the model, where `--speculator medusa` finds them.
+Medusa-2 (--joint, dense members of the family): from the heads of the first stage on, model and heads learn together;
+the model is held to what it said before (cross entropy against its own old distribution), so that it stays what it was.
+It is another model then: its perplexity is printed beside the old one's; drafting is lossless for the new one.
 Paper: Cai et al. 2024, https://arxiv.org/abs/2401.10774
 """
 
 import argparse
+import math
+import shutil
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +27,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgewise.decode.drafting_weights import beside, write_tensors
-from edgewise.train.drafters._own_text import OwnText, add_text_options, opened, projection_of, states_of, write
+from edgewise.convert.converting import convert
+from edgewise.decode.drafting_weights import beside, read_tensors, write_tensors
+from edgewise.train.drafters._own_text import LENGTH, OwnText, add_text_options, opened, projection_of, states_of, write
+from edgewise.train.export import folder_of, load_model
+from edgewise.train.hf import load_tensors, save_tensors
 from edgewise.train.loop import fit
+from edgewise.train.model import Transformer
 from edgewise.train.recipe import TrainPlan
 
+SHARE = 0.2  # of the heads' loss when the model learns too
 FADE = 0.8  # of a head's loss, for every place farther
 RANKS = 10
 USUAL = 768
@@ -134,11 +147,98 @@ def train(
     return accuracy
 
 
+class Joint(nn.Module):
+    """A model and its heads."""
+
+    def __init__(self, base: Transformer, heads: Heads) -> None:
+        super().__init__()
+        self.base, self.heads = base, heads
+
+
+def train_joint(
+    text: OwnText, model: Path, first_stage: Path, to: Path, out: Path, *, plan: TrainPlan, device: str,
+    minutes: float | None, bf16: bool, resume: bool, quiet: bool = False,
+) -> tuple[Tensor, float, float]:
+    """Writes `to`, a GGUF file, and its heads beside it. Returns calibration and perplexity before and after, of the
+    held-out beginnings."""
+    tensors = read_tensors(first_stage)[1]
+    count = len(tensors["accuracy"])
+    old, base = load_model(model).to(device).requires_grad_(False), load_model(model).to(device)
+    heads = Heads(count, base.model.embed_tokens.weight.detach())
+    heads.load_state_dict({n: torch.from_numpy(v) for n, v in tensors.items() if n != "accuracy"})
+    joint = Joint(base, heads.to(device))
+    tokens = torch.from_numpy(text.tokens).long().to(device)
+    rows, first, last = max(1, plan.batch_tokens // tokens.shape[1]), text.prompt - 1, tokens.shape[1] - count - 1
+    counts = torch.bincount(tokens[:, text.prompt :].flatten(), minlength=heads.vocab)
+    usual = counts.topk(min(USUAL, heads.vocab)).indices
+
+    def batches(step: int) -> tuple[Tensor, Tensor]:
+        numbers = torch.Generator().manual_seed(plan.seed + step)
+        return tokens[torch.randint(text.split, (rows,), generator=numbers).to(device)], torch.zeros((), device=device)
+
+    def both(ids: Tensor, every: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of some places: states, what the old model said, the tokens ahead (…, heads)."""
+        places = torch.arange(first, last, every, device=device)
+        states = base.states(ids)[0][:, places].flatten(0, 1)
+        with torch.no_grad():
+            said = old.head(old.states(ids)[0][:, places].flatten(0, 1)).float().softmax(-1)
+        ahead = places[:, None] + torch.arange(2, count + 2, device=device)
+        return states, said, ids[:, ahead].flatten(0, 1)
+
+    def objective(ids: Tensor, _: Tensor) -> Tensor:
+        states, said, targets = both(ids, 2)
+        kept = -(said * base.head(states).float().log_softmax(-1)).sum(-1).mean()
+        some, among = shortlist(heads, targets, usual, int(ids[0, -1]))
+        projection = base.model.embed_tokens.weight[some]
+        each = [functional.linear(states + functional.silu(heads.linear(k)(states)), projection) for k in range(count)]
+        return kept + SHARE * heads_loss(each, among)
+
+    @torch.no_grad()
+    def held_out(step: int) -> float:
+        states, said, targets = both(tokens[text.split : text.split + 8], 4)
+        kept = -(said * base.head(states).float().log_softmax(-1)).sum(-1).mean()
+        heads.projection = base.model.embed_tokens.weight.detach()
+        return float(kept + SHARE * heads_loss(heads(states), targets))
+
+    best: dict[str, Tensor] = {}
+    fit(
+        joint, plan, out, batches=batches, objective=objective, held_out=held_out, save=best.update, device=device,
+        minutes=minutes, resume=resume, bf16=bf16, quiet=quiet, identity={"plan": vars(plan), "texts": len(tokens)},
+    )  # fmt: skip
+    joint.load_state_dict(best)
+    heads.projection = base.model.embed_tokens.weight.detach()
+    held = tokens[text.split :]
+    with torch.no_grad():
+        states = torch.cat([base.states(row[None])[0].half() for row in held])
+        before, after = (perplexity(one, held[:, : text.prompt]) for one in (old, base))
+    accuracy = calibrate(heads, states, held, text.prompt)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with folder_of(model) as folder, tempfile.TemporaryDirectory() as temporary:
+        changed = Path(temporary) / "model"
+        shutil.copytree(folder, changed)
+        weights = dict(base.state_dict())
+        if "lm_head.weight" in load_tensors(folder):
+            weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+        save_tensors(weights, changed, torch.float32)
+        convert(changed, to, quant="q8_0", pure=True, force=True)
+    found = {name: value.float().cpu().numpy() for name, value in heads.state_dict().items()}
+    write_tensors(to.with_name(f"{to.stem}.{Path(__file__).stem}.safetensors"),
+                  {**found, "accuracy": accuracy.numpy()}, {"scale": "1"})  # fmt: skip
+    return accuracy, before, after
+
+
+@torch.no_grad()
+def perplexity(model: Transformer, ids: Tensor) -> float:
+    """Of beginnings only: the rest was written by the model, and would flatter it."""
+    return math.exp(float(model.loss(ids[:, :-1], ids[:, 1:])))
+
+
 def main(argv: list[str]) -> None:
     it = argparse.ArgumentParser(
         "edgewise train medusa", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_text_options(it)
+    it.add_argument("--joint", type=Path, help="Medusa-2: a GGUF file to write, its heads beside it")
     it.add_argument("--heads", type=int, default=4, help="places after the next token (default: 4)")
     it.add_argument("--steps", type=int, default=2000)
     it.add_argument("--minutes", type=float, help="limit of the training's wall time")
@@ -167,15 +267,29 @@ def main(argv: list[str]) -> None:
         states = states_of(parts, text)
         np.savez(kept, tokens=text.tokens, prompt=text.prompt, states=states)
     projection = projection_of(parts)
+    model = parts.header.files[0] if parts.header.dialect == "gguf" else parts.header.folder
     del parts
     plan = TrainPlan(
         steps=args.steps, lr=args.lr, batch_tokens=1024 if not args.smoke else 64, optimiser="adamw",
         warmup_steps=40, weight_decay=0.0, eval_every=100 if not args.smoke else 4,
     )  # fmt: skip
+    if args.joint:
+        joint = replace(plan, lr=min(args.lr, 3e-4), batch_tokens=4 * LENGTH, eval_every=min(50, args.steps))
+        accuracy, before, after = train_joint(
+            text, model, to, args.joint, args.out / "joint", plan=joint, device=device, minutes=args.minutes,
+            bf16=args.bf16 or device == "cuda", resume=args.resume,
+        )  # fmt: skip
+        print(f"perplexity {before:.3f} before, {after:.3f} after: {after / before:.4f}x")
+        say(accuracy, args.joint)
+        return
     accuracy = train(
         text, states, projection, to, args.out, heads=args.heads, plan=plan, device=device, minutes=args.minutes,
         bf16=args.bf16 or device == "cuda", resume=args.resume,
     )  # fmt: skip
+    say(accuracy, to)
+
+
+def say(accuracy: Tensor, to: Path) -> None:
     for k, row in enumerate(accuracy):
         print(f"head {k + 1}: the best token is right {row[0]:.1%}, one of the best ten {row.sum():.1%} of the time")
     print(f"{to}: {to.stat().st_size:,} bytes")
