@@ -44,6 +44,8 @@ class Pruning(StreamingSpeculator):
             if draft is not None and spent.states is not None:
                 first = outcome.state - outcome.logits_rows[-1]
                 x = self._device.download(spent.states)[first : first + 1 + len(draft.tokens)]
+                if len(x) != 1 + len(draft.tokens):  # the end of a text, or no room: the tree was cut
+                    continue
                 early = self._model.states(self._device.upload(x + x @ self.down.T @ self.up_.T))
                 logits = self._device.download(self._model.logits(early))
                 odds = np.exp(logits - logits.max(1, keepdims=True))

@@ -144,3 +144,17 @@ def test_weights_are_written_read_and_found_by_name(tmp_path: Path) -> None:
     path.write_bytes(struct.pack("<Q", len(head)) + head + bytes(8))
     with pytest.raises(BadInput, match="'x' is I64"):
         read_tensors(path)
+
+
+@pytest.mark.native
+def test_the_embedded_model_has_streams() -> None:
+    from edgewise.serve.llm import LLM
+
+    params = SamplingParams(temperature=0, max_tokens=40, ignore_eos=True)
+    prompts = ["def add(a, b):\n", "import os\n", "for line in"]
+    with LLM(threads=1) as llm:
+        want = [one.outputs[0].token_ids for one in llm.generate(prompts, params)]
+        plain = llm.parts.engine.steps
+    with LLM(threads=1, speculator="streaming") as llm:
+        assert [one.outputs[0].token_ids for one in llm.generate(prompts, params)] == want
+        assert llm.parts.engine.steps < plain / 1.1
