@@ -130,27 +130,56 @@ void* BlockCache::take(size_t bytes, size_t* granted) {
   {
     std::lock_guard lock(mutex_);
     auto& list = free_[size_class];
+    used_bytes_ += *granted;
     if (!list.empty()) {
       void* block = list.back();
       list.pop_back();
       kept_bytes_ -= *granted;
       return block;
     }
+    if (used_bytes_ + kept_bytes_ > room_bytes_) shed(room_bytes_);
+    peak_bytes_ = std::max(peak_bytes_, used_bytes_ + kept_bytes_);
   }
-  return std::aligned_alloc(64, *granted);
+  void* block = std::aligned_alloc(64, *granted);
+  if (!block) {
+    std::lock_guard lock(mutex_);
+    used_bytes_ -= *granted;
+  }
+  return block;
 }
 
 void BlockCache::give(void* block, size_t granted) {
   if (!block) return;
   {
     std::lock_guard lock(mutex_);
-    if (kept_bytes_ + granted <= kKeepBytes) {
+    used_bytes_ -= granted;
+    if (kept_bytes_ + granted <= kKeepBytes && used_bytes_ + kept_bytes_ + granted <= room_bytes_) {
       free_[class_of(granted)].push_back(block);
       kept_bytes_ += granted;
       return;
     }
   }
   std::free(block);
+}
+
+void BlockCache::keep_within(size_t bytes) {
+  std::lock_guard lock(mutex_);
+  room_bytes_ = bytes;
+  if (used_bytes_ + kept_bytes_ > bytes) shed(bytes);
+}
+
+size_t BlockCache::peak() {
+  std::lock_guard lock(mutex_);
+  return std::exchange(peak_bytes_, used_bytes_ + kept_bytes_);
+}
+
+void BlockCache::shed(size_t target) {
+  for (int size_class = kClasses - 1; size_class >= 0; --size_class)
+    for (auto& list = free_[size_class]; !list.empty(); list.pop_back()) {
+      if (used_bytes_ + kept_bytes_ <= target) return;
+      std::free(list.back());
+      kept_bytes_ -= bytes_of(size_class);
+    }
 }
 
 }  // namespace edgewise

@@ -89,13 +89,17 @@ class BlockCache {
   ~BlockCache();
   void* take(size_t bytes, size_t* granted);  // nullptr when out of memory; *granted is passed to give()
   void give(void* block, size_t granted);
+  // From now on freed blocks leave before what is held, in use or kept, would grow beyond `bytes`.
+  void keep_within(size_t bytes);
+  size_t peak();  // the most that was held since the last call
 
  private:
+  void shed(size_t target);  // frees kept blocks, largest first, until `target` or less is held
   static constexpr int kClasses = 96;
   static constexpr size_t kKeepBytes = size_t(256) << 20;
   std::mutex mutex_;
   std::vector<void*> free_[kClasses];
-  size_t kept_bytes_ = 0;
+  size_t kept_bytes_ = 0, used_bytes_ = 0, peak_bytes_ = 0, room_bytes_ = SIZE_MAX;
 };
 
 }  // namespace edgewise

@@ -96,6 +96,10 @@ void bind_bundle(nb::module_& m) {
   }, "data"_a, "XXH64 of some bytes, seed 0.");
   m.def("_stalled", [](Device& device) { return device.stalled_ns.exchange(0); }, "device"_a,
         "Nanoseconds, summed over threads, spent waiting for weights since the last call.");
+  m.def("_blocks", [](Device& device, std::optional<size_t> room) {
+    if (room) device.cache->keep_within(*room);
+    return device.cache->peak();
+  }, "device"_a, "room"_a.none() = nb::none(), "Bytes of activations held at most since the last call; `room`: freed ones leave before more is held.");
 }
 
 }  // namespace edgewise

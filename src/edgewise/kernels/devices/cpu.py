@@ -140,6 +140,11 @@ class CpuDevice(_native.CpuCore):
     def stalled_s(self) -> float:
         return float(_native._stalled(self)) / 1e9 / self.threads
 
+    def activations(self, room_bytes: int | None = None) -> int:
+        """The most bytes that activations and logits took since the last call. From now on freed ones are given back
+        before all of them take more than room_bytes."""
+        return _native._blocks(self, room_bytes)
+
     def top_k(self, logits: Array, k: int, kind: str, renormalise: bool) -> Routing:
         return Routing(*self._top_k(logits, k, kind, renormalise))
 
