@@ -5,6 +5,7 @@ from typing import Any
 
 from edgewise.base import SamplingParams, SeqId
 from edgewise.decode.api import LogitsRule, Sampler, SeqView, Speculator, Target
+from edgewise.decode.drafting import DraftModel
 from edgewise.decode.rules.allowed import Allowed
 from edgewise.decode.rules.bias import Bias
 from edgewise.decode.rules.min_tokens import MinTokens
@@ -80,7 +81,7 @@ class ToyDraft(DraftModelSpeculator):
         self.seed, self.room = seed, pages
 
     def prepare(self, target: Target) -> int:
-        self.use(ToyModel(target.device, seed=self.seed), self.room, target)
+        self.use(DraftModel(ToyModel(target.device, seed=self.seed), target.device, self.room, "f32"), target)
         return 0
 
 
@@ -150,3 +151,19 @@ class TestDrawnTree(SpeculatorContract):
 
     def make(self) -> Speculator:
         return ToyDraft(1, 64, width=2, depth=3)
+
+
+class TestDraftWindow(SpeculatorContract):
+    """It sees the last tokens only, and reads them in small chunks."""
+
+    def make(self) -> Speculator:
+        return ToyDraft(0, 64, window=24, chunk=7, depth=3)
+
+    def test_a_window_drafts_on_where_the_text_is_longer(self) -> None:
+        member = self.make()
+        kept: list[int] = []
+        member.accepted = lambda outcomes, spent: kept.extend(  # type: ignore[method-assign]
+            len(outcome.nodes) for outcome in outcomes
+        )
+        self.run(member, "match")
+        assert sum(kept) > 20
