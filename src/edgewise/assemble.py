@@ -8,7 +8,7 @@ from pathlib import Path
 from edgewise.base import BadInput
 from edgewise.base.caps import check_needs
 from edgewise.base.startup import milestone
-from edgewise.decode.api import Target
+from edgewise.decode.api import Room, Target
 from edgewise.decode.samplers import SAMPLERS
 from edgewise.decode.speculators import SPECULATORS
 from edgewise.decode.verifiers import build_verifier
@@ -106,8 +106,10 @@ def assemble(
     verify = build_verifier(verifier, speculator, SAMPLERS.build(sampler))
     check_needs(f"speculator '{speculator}'", drafts.needs, f"kv '{kv}'", CACHES.load(kv.partition(":")[0]).gives)
     machine: Device = DEVICES.build(device, threads=threads) if isinstance(device, str) else device
-    held = drafts.prepare(Target(header, spec, machine, context, max_num_seqs, verify.odds, pieces_of))
     per_token = token_bytes(spec.layers, spec.kv_heads, spec.head_dim, dtype)
+    room = Room(prefill_chunk, 0, page_tokens, page_tokens * per_token, frozenset(formats()))
+    target = Target(header, spec, machine, context, max_num_seqs, verify.odds, pieces_of, room)
+    held = drafts.prepare(target)
     weights = held + sum(checkpoint.info(name).extent.nbytes for name in checkpoint.names())
     memory = machine.info.memory_bytes
     laid = checkpoint if isinstance(checkpoint, StreamedCheckpoint) else None  # its experts can only come and go
@@ -116,10 +118,10 @@ def assemble(
         pages = page_count(header.name, weights, memory, per_token, context, max_num_seqs, page_tokens, dtype)
     else:
         pages = page_count_within(budget, per_token, context, max_num_seqs, page_tokens)
-    kv_bytes = pages * page_tokens * per_token
+    kv_bytes = (pages := min(pages, room.pages or pages)) * page_tokens * per_token
     stream = None if budget is None else Stream(
         spec, machine, header.files, budget_bytes=budget, residency=residency, prefetch=prefetch, source=source,
-        reserved_bytes=kv_bytes + held, rows=prefill_chunk, laid=laid,
+        reserved_bytes=kv_bytes + held, rows=room.rows, laid=laid, waits=target.waits,
     )  # fmt: skip
     tuning = apply_measured(machine, tuner)
     float8 = float8_for(fp8, checkpoint, machine)
@@ -135,7 +137,7 @@ def assemble(
     milestone("weights there")
     if stream is not None:
         stream.open()
-        prefill_chunk = stream.rows
+        room.rows = stream.rows
         weakref.finalize(model, stream.close)
 
     def running(kind: str, tokens: int) -> TextRunner:
@@ -148,7 +150,7 @@ def assemble(
     if dtype in NARROW:
         verdict = choose_kv(
             dtype, cache_type("auto", formats()), checkpoint, machine, tokenizer.encode if tokenizer else None,
-            spec.vocab, context, lambda kind, text: running(kind, len(text)).score(text, prefill_chunk),
+            spec.vocab, context, lambda kind, text: running(kind, len(text)).score(text, room.rows),
         )  # fmt: skip
         if verdict.dtype != dtype:  # in the same room, but one sequence must fit
             per_token, dtype = token_bytes(spec.layers, spec.kv_heads, spec.head_dim, verdict.dtype), verdict.dtype
@@ -159,7 +161,7 @@ def assemble(
     cache: KVCache = work.kv
     engine = Engine(
         work, cache, schedule, drafts, verify,
-        vocab=model.spec.vocab, context=context, ends=ends_of(header, tokenizer, model.spec.vocab), rows=prefill_chunk,
+        vocab=model.spec.vocab, context=context, ends=ends_of(header, tokenizer, model.spec.vocab), rows=room.rows,
         sequences=max_num_seqs, page_tokens=page_tokens, seed=seed, swap=swapping,
         pieces=None if tokenizer is None else tokenizer.token_bytes,
     )  # fmt: skip

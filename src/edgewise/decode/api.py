@@ -1,7 +1,7 @@
 """L5's contract: from logits to tokens. A chain draft is a thin tree; the null speculator drafts nothing."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -77,10 +77,25 @@ class Spent(NamedTuple):
     states: Array | None = None
 
 
+@dataclass
+class Room:
+    """What generation may take. `prepare` may lower rows and pages, and assembly keeps to them.
+
+    rows: of a pass. pages: of the target's KV cache, 0: as usual; page_tokens and page_bytes of each. formats: of the
+    target's matrices."""
+
+    rows: int = 512
+    pages: int = 0
+    page_tokens: int = 16
+    page_bytes: int = 0
+    formats: Collection[str] = ()
+
+
 @dataclass(frozen=True)
 class Target:
     """The model that is drafted for, and the house it lives in. pieces: the vocabulary of a checkpoint, None where it
-    has none. odds: the verifier makes use of Draft.odds."""
+    has none. odds: the verifier makes use of Draft.odds. waits: who is called while the target's weights are awaited,
+    on the engine's thread between two layers; he does a little and says whether he did anything."""
 
     header: Header
     spec: ModelSpec
@@ -89,6 +104,8 @@ class Target:
     sequences: int
     odds: bool
     pieces: Callable[[Header], Sequence[str] | None]
+    room: Room = field(default_factory=Room)
+    waits: list[Callable[[], bool]] = field(default_factory=list)
 
 
 class Speculator(Protocol):

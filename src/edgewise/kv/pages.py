@@ -60,6 +60,7 @@ class Pages:
             raise BadInput(f"A paged cache needs at least one page but was given {pages}.")
         self.pages = pages
         self.page_tokens = page_tokens
+        self.touched = 0  # pages that were ever given away: memory that was really taken
         self.counts = [0] * pages  # how many tables list each page
         self.holdings: dict[int, Holding] = {}
         self.reuse = reuse
@@ -212,6 +213,7 @@ class Pages:
     def _take(self) -> int:
         if self._free:
             page = self._free.pop()
+            self.touched = max(self.touched, page + 1)
         else:
             page = next(iter(self.idle))
             del self.idle[page]

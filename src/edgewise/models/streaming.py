@@ -8,7 +8,7 @@ computed in the same order as with all weights here, so the text is the same (la
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,12 +76,13 @@ class Needs:
 class Stream:
     """budget_bytes: all memory of the process. residency, prefetch and source: catalog names with settings; residency
     "" is the usual one for what streams, source "auto" the fastest here. reserved_bytes: for the cache and
-    whatever else is there. rows: of the largest pass."""
+    whatever else is there. rows: of the largest pass. waits: who is called while weights are awaited, between two
+    layers; he does a little and says whether he did anything."""
 
     def __init__(
         self, spec: ModelSpec, device: Device, files: Sequence[Path], *, budget_bytes: int, residency: str = "",
         prefetch: str = "none", source: str = "file", reserved_bytes: int = 0, rows: int = 512,
-        laid: StreamedCheckpoint | None = None,
+        laid: StreamedCheckpoint | None = None, waits: Sequence[Callable[[], bool]] = (),
     ) -> None:  # fmt: skip
         if not (hasattr(device, "bundle") and hasattr(device, "packs")):
             raise Unsupported(
@@ -108,6 +109,7 @@ class Stream:
         self.adopted: dict[str, TensorInfo] = {}  # stored names
         self.parts: dict[Key, list[tuple[int, int, str]]] = {}  # (rows, columns, format) of a bundle's weights
         self.laid = laid
+        self.waits = waits
         self._bundles: dict[Key, Bundle] = {}
         self._pieces: dict[Key, list[Piece]] = {}
         self._turns: dict[int, int] = {}  # layer → key
@@ -252,8 +254,15 @@ class Stream:
         store, count = self.running, len(self._stored)
         with store.pin([key], wait=False):
             store.hint([(key + ahead) % count for ahead in range(1, min(count, store.slots.count))])
+            self.meanwhile([key])
             store.wait([key])
             yield
+
+    def meanwhile(self, keys: Sequence[int]) -> None:
+        """Lets others work until these are here, or nobody has anything to do."""
+        for work in self.waits:
+            while not self.running.here(keys) and work():
+                pass
 
     def after(self, layer: int) -> "StreamedExperts | None":
         """The next layer of experts; after the last one the first, for the next token."""
@@ -280,6 +289,8 @@ class StreamedExperts:
             with store.pin(self._keys(routing.ids), wait=False):
                 if len(routing.ids) <= FEW:
                     self._guess(device, x, logits, routing)
+                if self.stream.waits:
+                    self.stream.meanwhile(self._keys(routing.ids))
                 return device.moe(x, routing, gate, up, down, act)
         results = []  # more experts than slots: some tokens after the others. A row's bits do not depend on its company
         for begin, end in parts:

@@ -91,7 +91,7 @@ class LLM:
         self.prefixes = keep_prefixes(self._assembly, kept, chosen)
         self._lock = threading.RLock()
         self._open: dict[str, Collector] = {}
-        self._chunk: int = chosen["prefill_chunk"]
+        self._chunk: int = self._assembly.engine.rows
         settle_slowly(self._assembly, self._assembly.loading)
 
     def __repr__(self) -> str:

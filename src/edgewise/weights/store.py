@@ -154,6 +154,11 @@ class WeightStore:
                     raise BadInput(str(self._errors[key]))
             self.counts.waited_s += time.perf_counter() - begin
 
+    def here(self, keys: Sequence[int]) -> bool:
+        """Whether none of these is still on its way."""
+        with self._lock:
+            return not any(self._state[key] in (QUEUED, LOADING) for key in keys)
+
     def hint(self, keys: Sequence[int]) -> None:
         """These will be wanted soon, the first ones first. Never blocks; does nothing when there is no room."""
         with self._lock:

@@ -15,6 +15,8 @@ BENCHES = Catalog("bench", __name__, {
     "shadow": ".shadow:measure_shadow",
     "int4": ".int4:measure_int4",
     "speculation": ".speculation:measure_speculation",
+    "capped-drafts": ".capped_drafts:measure_capped_drafts",
+    "streamed-drafts": ".streamed_drafts:measure_streamed_drafts",
     "memory": ".memory:measure_memory",
     "offload": ".offload:measure_offload",
     "layers": ".layers:measure_layers",
