@@ -86,3 +86,40 @@ def test_the_server_counts_drafts() -> None:
     for drafted, accepted in ((4, 3), (0, 0), (2, 0)):
         tally.drafts(drafted, accepted)
     assert (tally.passes, tally.drafted, tally.accepted) == (2, 6, 3)
+
+
+@pytest.mark.native
+def test_stop_strings_inside_accepted_runs_cut_where_plain_decoding_cuts() -> None:
+    pytest.importorskip("edgewise._native")
+    text = 'names = ["one", "two", "three"]\n' * 4 + "names ="
+    whole = SamplingParams(temperature=0, max_tokens=40, ignore_eos=True)
+    found = []
+    for speculator in ("none", "ngram:n=2,depth=9", "suffix:n=2", f"draft:model={embedded_model()},depth=7"):
+        with LLM(speculator=speculator, ctx_size=256, max_num_seqs=2, threads=1) as llm:
+            (free,) = llm.generate(text, whole)
+            said = free.outputs[0].text
+            rows = [(said, free.outputs[0].token_ids)]
+            for begin, size in ((4, 3), (9, 5), (17, 2), (30, 4)):
+                stop = said[begin : begin + size]
+                (cut,) = llm.generate(text, SamplingParams(temperature=0, max_tokens=40, ignore_eos=True, stop=stop))
+                out = cut.outputs[0]
+                assert stop not in out.text
+                assert (out.finish_reason, out.stop_reason) == ("stop", stop)
+                rows.append((out.text, out.token_ids))
+                assert "".join(chunk.text for chunk in llm.stream(text, SamplingParams(
+                    temperature=0, max_tokens=40, ignore_eos=True, stop=stop))) == out.text  # fmt: skip
+            found.append(rows)
+    assert all(rows == found[0] for rows in found)
+
+
+def test_serve_refuses_what_cannot_draft_before_it_listens(cli: Any, plain: Path) -> None:
+    for speculator, words in (
+        (f"draft:model={embedded_model()}", "different vocabularies"), ("draft", "needs a model"),
+        (f"llmcad:model={embedded_model()}", "different vocabularies"), ("specmemo:cap=1kiB", "the cap is 0.0 MiB"),
+        ("ngarm", "ngram"), ("ngram:n=0", "at least 1"),
+    ):  # fmt: skip
+        ran = cli("serve", plain, "--port", "0", "--device", "reference", "--speculator", speculator)
+        assert ran.code == 2
+        assert ran.err.startswith("edgewise: ")
+        assert words in ran.err, (speculator, ran.err)
+        assert "Traceback" not in ran.err

@@ -125,7 +125,11 @@ def command(
 
     openers = [opener(path) for path in paths]
     first = len(paths) if max_loaded == 0 else max_loaded
-    loaded = [load() for load in openers[:first]]  # what is wrong with them is said before anybody asks
+    try:
+        loaded = [load() for load in openers[:first]]  # what is wrong with them is said before anybody asks
+    except BaseException:
+        sock.close()
+        raise
     own = None if chat_template is None and chat_template_file is None else True
     cards = [read_card(path or embedded_model(), context, chat=own) for path in paths]
     names = alias or [_name(given, card.name) for given, card in zip(models or [""], cards, strict=True)]

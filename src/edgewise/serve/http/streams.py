@@ -13,13 +13,15 @@ class Usage:
     """Tokens of one request: drawn ones count, the one that ends a text among them."""
 
     def __init__(self) -> None:
-        self.prompt = self.generated = self.thought = self.reused = 0
+        self.prompt = self.generated = self.thought = self.drafted = self.accepted = self.reused = 0
 
     def add(self, metrics: Metrics) -> None:
         self.prompt += metrics.prompt_tokens
         self.generated += metrics.completion_tokens
         self.thought += metrics.reasoning_tokens
         self.reused += metrics.reused_tokens
+        self.drafted += metrics.drafted
+        self.accepted += metrics.accepted
 
     def body(self) -> dict[str, Any]:
         found: dict[str, Any] = {
@@ -28,8 +30,12 @@ class Usage:
             "total_tokens": self.prompt + self.generated,
             "prompt_tokens_details": {"cached_tokens": self.reused},
         }
-        if self.thought:
-            found["completion_tokens_details"] = {"reasoning_tokens": self.thought}
+        details = {"reasoning_tokens": self.thought} if self.thought else {}
+        if self.drafted:  # rejected ones cost time, but are no part of completion_tokens
+            rejected = self.drafted - self.accepted
+            details |= {"accepted_prediction_tokens": self.accepted, "rejected_prediction_tokens": rejected}
+        if details:
+            found["completion_tokens_details"] = details
         return found
 
 
