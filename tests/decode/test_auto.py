@@ -110,3 +110,20 @@ def test_what_auto_is_not_made_of_is_refused() -> None:
         AutoSpeculator(members="")
     with pytest.raises(BadInput, match="depth=0"):
         AutoSpeculator(depth=0)
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_of_two_ways_the_better_one_is_taken_and_the_other_tried_ever_more_seldom(better: bool) -> None:
+    from edgewise.decode.curve import Rival
+
+    rival, taken = Rival(), []
+    for _ in range(4000):
+        taken.append(rival.first)
+        rival.saw(2.0 if rival.first == better else 1.5, 1.0)
+    assert sum(way == better for way in taken) > 0.97 * len(taken)
+    assert any(way != better for way in taken[-1100:])
+    swapped = []
+    for _ in range(4000):  # the other one becomes the better one
+        swapped.append(rival.first)
+        rival.saw(1.5 if rival.first == better else 2.0, 1.0)
+    assert sum(way != better for way in swapped[-1000:]) > 900

@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import Sequence
 
+from edgewise.decode.api import Accepted, Spent
+
 LATEST = 9  # measurements of which the median is taken: somebody else may take the machine for a while
 SLOPE = 0.02  # of T(1), for each row more, while only one number of rows was seen
 EXACT = 32  # rows from here on are measured in eights
@@ -65,3 +67,43 @@ def best_depths(
         if now > gain:
             best, gain = depths[:], now
     return best, gain
+
+
+class Rival:
+    """Which of two ways gives more tokens a second, as measured: both are tried, the better one goes on, and the other
+    is tried again after 32 steps, then 64 and so on."""
+
+    TRIAL, PAUSE, LONGEST = 6, 32, 1024
+
+    def __init__(self) -> None:
+        self.first = True  # the way that is taken now
+        self._best = True
+        self._left, self._pause = self.TRIAL, self.PAUSE
+        self._rates: dict[bool, float] = {}
+        self._seen = (0.0, 0.0)  # tokens and seconds of the way that is taken now
+
+    def heard(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
+        """Of a step, as speculators are told; those that read prompts do not count."""
+        if outcomes and not spent.prefill:
+            self.saw(sum(len(one.tokens) for one in outcomes) / len(outcomes), spent.draft_s + spent.pass_s)
+
+    def saw(self, tokens: float, seconds: float) -> None:
+        """What a step of the way that is taken gave for each sequence."""
+        made, spent = self._seen
+        self._seen = (made + tokens, spent + seconds)
+        self._left -= 1
+        if self._left > 0:
+            return
+        if self._seen[1] > 0:
+            self._rates[self.first] = self._seen[0] / self._seen[1]
+        self._seen = (0.0, 0.0)
+        if len(self._rates) < 2:  # the other one's first trial
+            self.first, self._left = not self.first, self.TRIAL
+            return
+        better = self._rates[True] > self._rates[False]
+        if self.first != self._best or better != self._best:  # a trial is over, or what was better no longer is
+            self._pause = self.PAUSE if better != self._best else min(2 * self._pause, self.LONGEST)
+            self.first = self._best = better
+            self._left = self._pause
+        else:
+            self.first, self._left = not better, self.TRIAL

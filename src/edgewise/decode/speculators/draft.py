@@ -3,7 +3,8 @@
 All sequences that decode are drafted for in the same passes. The cache follows the texts: what was refused is rewound,
 what is new is computed in chunks, and a long prompt is caught up with before anything is drafted. Where nothing was
 asked for odds the draft is the model's own greedy continuation, and ends where its probability falls below `least`.
-With `width` above 1 each token has siblings, the next likeliest (or next drawn) ones, which cost rows but no passes.
+With `width` above 1 each token has siblings, the next likeliest (or next drawn) ones, which cost rows but no passes,
+for as long as that gives more tokens a second than a chain.
 Of a text longer than `window` it sees the last tokens only: when the window is full, it begins anew with half of it.
 
 Paper:  Leviathan et al., Fast Inference from Transformers via Speculative Decoding, 2023, arXiv:2211.17192;
@@ -22,6 +23,7 @@ import numpy.typing as npt
 
 from edgewise.base import BadInput, Cap, OutOfRoom, SeqId, Tap
 from edgewise.decode.api import Accepted, Draft, SeqView, Spent, Target
+from edgewise.decode.curve import Rival
 from edgewise.decode.drafting import DraftModel, load_draft
 from edgewise.decode.ranking import ranked
 from edgewise.decode.samplers.standard import distribution, draw, uniform
@@ -53,7 +55,8 @@ class DraftModelSpeculator:
             raise BadInput(f"speculator 'draft': window={window!r} must be 0 or hold two drafts; chunk={chunk!r}?")
         self.model, self.depth, self.width, self.least = str(model), depth, width, least
         self.memory_mb, self.dtype, self.window, self.chunk = memory_mb, dtype, window, chunk
-        self._odds = False
+        self._odds, self._wide = False, 1
+        self._trees = Rival() if width > 1 else None  # against chains
         self._cached: dict[SeqId, list[int]] = {}  # what the cache holds of each, least recently used first
         self._sure: dict[SeqId, int] = {}  # how many of these are the text's, as far as was looked
         self._from: dict[SeqId, int] = {}  # where in the text they begin
@@ -81,10 +84,11 @@ class DraftModelSpeculator:
 
     def propose(self, seqs: Sequence[SeqView], budget: int) -> Sequence[Draft]:
         many = [0] * len(seqs)
+        self._wide = self.width if self._trees is not None and self._trees.first else 1
         for i in range(len(seqs)):
-            room = min(seqs[i].most, budget) // self.width
+            room = min(seqs[i].most, budget) // self._wide
             many[i] = min(self.depth, room, self._context - len(seqs[i].tokens))
-            budget -= max(0, many[i]) * self.width
+            budget -= max(0, many[i]) * self._wide
         tokens: list[list[Sequence[int]]] = [[] for _ in seqs]  # of each depth; the next one follows the first of them
         odds: list[list[npt.NDArray[np.float64]]] = [[] for _ in seqs]
         chances = [1.0] * len(seqs)
@@ -111,7 +115,8 @@ class DraftModelSpeculator:
         return [_comb(levels, odd) for levels, odd in zip(tokens, odds, strict=True)]
 
     def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
-        pass  # the next call sees what became of the drafts by the tokens themselves
+        if self._trees is not None:  # what became of drafts, the next call sees by the tokens themselves
+            self._trees.heard(outcomes, spent)
 
     def end(self, seq: SeqId) -> None:
         if self._cached.pop(seq, None) is not None:
@@ -124,7 +129,7 @@ class DraftModelSpeculator:
     ) -> tuple[list[int], float]:
         """`width` tokens, the best or first drawn one first, and its probability where somebody looks at that."""
         if not (self._odds and view.params.temperature > 0):
-            best = ranked(row, self.width).tolist() if self.width > 1 else [int(row.argmax())]
+            best = ranked(row, self._wide).tolist() if self._wide > 1 else [int(row.argmax())]
             return best, float(1 / np.exp(row - row[best[0]]).sum()) if self.least else 1.0
         index, weight = distribution(row, view.params)
         odd = np.zeros(self._vocab)
@@ -132,7 +137,7 @@ class DraftModelSpeculator:
         odds.append(odd)
         drawn: list[int] = []
         left, position = odd.copy(), len(view.tokens) + at
-        while len(drawn) < self.width and left.any():
+        while len(drawn) < self._wide and left.any():
             drawn.append(draw(left, uniform(view.seed, position, STREAM + len(drawn))))
             left[drawn[-1]] = 0.0
         return drawn, 1.0
@@ -161,7 +166,7 @@ class DraftModelSpeculator:
         news = list(tokens[begin + same :])
         if len(news) > rows_left:
             some = min(self.chunk, len(news) - 1)  # the last one is left for the pass that drafts
-            if self._reserve(seq, some, others):
+            if some and self._reserve(seq, some, others):
                 self._compute([(seq, news[:some])])
             return None
         return news if self._reserve(seq, len(news), others) else None

@@ -3,7 +3,8 @@
 Each running sequence has an automaton of its own prompt and output; finished outputs go into a shared one of two
 generations, of which the older is dropped when the younger is full. The draft grows from the longer match, at each
 node by the most frequent next token, for as long as the product of frequencies stays above `least` and the draft within
-`alpha` times the match. With `width` above 1 it is a tree: the likeliest nodes by that product, up to `width` a parent.
+`alpha` times the match. With `width` above 1 it is a tree, while trees give more tokens a second than chains do here:
+the likeliest nodes by that product, up to `width` a parent.
 
 Paper:  Oliaro et al., SuffixDecoding, 2024, arXiv:2411.04975
 Exact.
@@ -20,6 +21,7 @@ from typing import ClassVar
 from edgewise.base import BadInput, Cap, SeqId, Tap
 from edgewise.decode.api import Accepted, Draft, SeqView, Spent, Target
 from edgewise.decode.automaton import ROOT, SuffixAutomaton
+from edgewise.decode.curve import Rival
 
 NOTHING = Draft()
 
@@ -56,6 +58,7 @@ class SuffixSpeculator:
             raise BadInput(f"speculator 'suffix': room={room!r}, alpha={alpha!r} or least={least!r} makes no sense.")
         self.depth, self.width, self.n, self.room = depth, width, n, room
         self.alpha, self.least, self.past = alpha, least, past
+        self._trees = Rival() if width > 1 else None  # against chains
         self._texts: dict[SeqId, Text] = {}
         self._young = SuffixAutomaton()
         self._old = SuffixAutomaton()
@@ -77,7 +80,8 @@ class SuffixSpeculator:
         return drafts
 
     def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
-        pass
+        if self._trees is not None:
+            self._trees.heard(outcomes, spent)
 
     def end(self, seq: SeqId) -> None:
         text = self._texts.pop(seq, None)
@@ -123,7 +127,7 @@ class SuffixSpeculator:
         if length < self.n:
             return NOTHING
         deep = min(most, int(self.alpha * length))
-        if self.width > 1:
+        if self._trees is not None and self._trees.first:
             return self._tree(best, state, most, deep)
         return Draft.chain(self._chain(best, state, deep))
 
