@@ -166,4 +166,4 @@ class TestDraftWindow(SpeculatorContract):
             len(outcome.nodes) for outcome in outcomes
         )
         self.run(member, "match")
-        assert sum(kept) > 20
+        assert sum(kept) > 5, kept

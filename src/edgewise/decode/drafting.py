@@ -28,7 +28,7 @@ class DraftModel:
         self.spec, self.device = spec, device
         self.kv: Any = CACHES.build(
             "paged", device=device, layers=spec.layers, kv_heads=spec.kv_heads, head_dim=spec.head_dim, pages=pages,
-            page_tokens=PAGE, dtype=dtype, reuse=False,
+            page_tokens=PAGE, dtype=dtype,
         )  # fmt: skip
         self._pass = Pass(model, device)
         self._logits: Any = None  # keeps the device's array alive while the caller looks at it

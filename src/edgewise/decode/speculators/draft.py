@@ -29,7 +29,7 @@ from edgewise.decode.ranking import ranked
 from edgewise.decode.samplers.standard import distribution, draw, uniform
 from edgewise.kernels.api import Floats
 
-CHUNK = 256  # rows of one pass while it catches up with a text
+CHUNK = 256  # tokens of a text that it catches up with in one step
 STREAM = 1 << 20  # of the numbers that drafts are drawn with; verifiers use the first ones
 
 
@@ -119,7 +119,9 @@ class DraftModelSpeculator:
             self._trees.heard(outcomes, spent)
 
     def end(self, seq: SeqId) -> None:
-        if self._cached.pop(seq, None) is not None:
+        held = self._cached.pop(seq, None)
+        if held is not None:
+            self._kv.remember(seq, held)  # the next turn of a chat begins with it
             self._sure.pop(seq, None)
             self._from.pop(seq, None)
             self._kv.close(seq)
@@ -143,11 +145,12 @@ class DraftModelSpeculator:
         return drawn, 1.0
 
     def _catch_up(self, view: SeqView, others: Sequence[SeqId], rows_left: int) -> list[int] | None:
-        """The tokens of the next pass; None: there is no room, or too much is missing, of which a chunk is computed."""
+        """The tokens of the next pass; None: there is no room, or too much is missing, of which some is computed."""
         seq, tokens = view.seq, view.tokens
         if seq not in self._cached:
-            self._kv.open(seq, ())
-            self._cached[seq] = []
+            begin = 0 if len(tokens) + self.depth <= self._seen else len(tokens) - self._seen // 2
+            known = self._kv.open(seq, tokens[begin:])
+            self._cached[seq], self._from[seq], self._sure[seq] = list(tokens[begin : begin + known]), begin, known
         held = self._cached[seq] = self._cached.pop(seq)  # the most recently used
         begin = self._from.get(seq, 0)
         if len(tokens) + self.depth - begin > self._seen:  # the window is full
@@ -165,9 +168,12 @@ class DraftModelSpeculator:
             self._kv.rewind(seq, same)
         news = list(tokens[begin + same :])
         if len(news) > rows_left:
-            some = min(self.chunk, len(news) - 1)  # the last one is left for the pass that drafts
-            if some and self._reserve(seq, some, others):
-                self._compute([(seq, news[:some])])
+            rows = min(CHUNK, len(news) - 1)  # the last one is left for the pass that drafts
+            for at in range(0, rows, self.chunk):
+                some = news[at : min(at + self.chunk, rows)]
+                if not self._reserve(seq, len(some), others):
+                    break
+                self._compute([(seq, some)])
             return None
         return news if self._reserve(seq, len(news), others) else None
 

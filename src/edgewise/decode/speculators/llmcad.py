@@ -53,7 +53,8 @@ class Node:
 class Tree:
     """What is drafted after one text. root: its last token, with news, the tokens before it that are not cached."""
 
-    def __init__(self, branch: SeqId, alpha: float) -> None:
+    def __init__(self, branch: SeqId, alpha: float, text: Sequence[int]) -> None:
+        self.text = text
         self.root = Node(-1, None, 1.0, branch, 0, 0)
         self.news: list[int] = []
         self.read = 0  # tokens of the text that were seen
@@ -114,6 +115,8 @@ class LlmCadSpeculator:
     def end(self, seq: SeqId) -> None:
         tree = self._trees.pop(seq, None)
         if tree is not None:
+            branch = next((leaf.branch for leaf in tree.open()), tree.root.branch)
+            self._kv.remember(branch, tree.text[: tree.read])  # the next turn of a chat begins with it
             self._close(tree.root)
             if tree in self._asking:
                 self._asking.remove(tree)
@@ -203,8 +206,8 @@ class LlmCadSpeculator:
         """Goes down the tree with what is new in the text. False: too much is missing, of which a chunk is computed."""
         tree = self._trees.pop(view.seq, None)
         if tree is None:
-            tree = Tree(SeqId(next(self._next)), self.alpha)
-            self._kv.open(tree.root.branch, ())
+            tree = Tree(SeqId(next(self._next)), self.alpha, view.tokens)
+            tree.read = self._kv.open(tree.root.branch, view.tokens)
         self._trees[view.seq] = tree
         for token in view.tokens[tree.read :]:
             kids = None if tree.news else tree.root.kids
