@@ -99,7 +99,7 @@ def main() -> None:
             asked = [Request(tuple(ids), SamplingParams(temperature=0, max_tokens=args.tokens, ignore_eos=True))]
             for at in range(args.pairs + 1):  # the first is not counted
                 for name, member in ours.items():
-                    engine.speculator, engine.verifier = member, verifier
+                    engine.draft_with(member, verifier)
                     got, seconds = decode(engine, asked)
                     if at:
                         speeds.setdefault(name, []).append((len(got[0]) - 1) / seconds)

@@ -99,7 +99,8 @@ def compare(
     want: list[list[int]] = []
     for at in range(rounds + 1):  # the first is not counted: prompts are cached by it, thresholds settle
         for name, member in members.items():
-            engine.speculator, engine.verifier, stream.waits = member, verifier, waits[name]
+            engine.draft_with(member, verifier)
+            stream.waits = waits[name]
             if at == 1:
                 member.forget()
             before = stream.running.counts.bytes_read
