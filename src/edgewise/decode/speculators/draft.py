@@ -77,7 +77,7 @@ class DraftModelSpeculator:
 
     def kv_bytes(self) -> int:
         """What its cache really took so far."""
-        return self._drafter.kv_bytes()
+        return int(self._drafter.kv_bytes())
 
     def begin(self, seq: SeqId, tokens: Sequence[int]) -> None:
         pass
@@ -191,7 +191,7 @@ class DraftModelSpeculator:
 
     def _compute(self, work: Sequence[tuple[SeqId, list[int]]]) -> Floats:
         """Logits after the last token of each: (len(work), vocab), valid until the next pass."""
-        logits = self._drafter.run([(seq, tokens, len(self._cached[seq])) for seq, tokens in work])
+        logits: Floats = self._drafter.run([(seq, tokens, len(self._cached[seq])) for seq, tokens in work])
         for seq, tokens in work:
             self._cached[seq] += tokens
         return logits

@@ -133,7 +133,7 @@ class Talk:
         for turn in range(turns):
             ids += llm.tokenizer.encode(f"\nUser: {QUESTIONS[turn % len(QUESTIONS)]}\nAssistant:")
             begin = time.perf_counter()
-            (result,) = llm.generate(ids, settings)  # type: ignore[arg-type]
+            (result,) = llm.generate(ids, settings)
             spent += time.perf_counter() - begin
             answers.append(result.outputs[0].token_ids)
             ids += answers[-1]
