@@ -261,7 +261,7 @@ class Device {
   bool looks_up(Kind kind, int64_t columns, int64_t rows, int64_t depth) const {
     const bool one = kind <= Kind::Int1_128, three = kind >= Kind::Int3_32 && kind <= Kind::Int3_128;
     const int64_t tables = columns * depth * (one ? kQuadBytes : three ? kPairBytes + kQuadBytes : kPairBytes) / kGroup;
-    const int64_t few = !one ? 8 : kind == Kind::Int1_32 ? 4 : 3;  // measured: `edgewise bench lookup`
+    const int64_t few = !one ? 32 : kind == Kind::Int1_32 ? 4 : 3;  // measured: `edgewise bench lookup`
     if (streams && columns <= few && tables > (8 << 10)) return false;
     return rows >= lookup_rows[size_t(kind)][size_t(range_of(columns))];
   }

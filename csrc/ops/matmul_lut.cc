@@ -64,15 +64,17 @@ EW_INLINE void run(const uint8_t* w, const uint8_t* pairs, const uint8_t* quads,
   if constexpr (v + 1 < Format::kVectors) run<Format, R, C, W, P, v + 1>(w, pairs, quads, width, s);
 }
 
-template <class Format>
+// kRuns: runs of 32 in a group; 0: as many as the weight says.
+template <class Format, int kRuns>
 struct Lookup {
   static constexpr int kMost = 4;
 
   template <int R, int C, int W>
   static void tile(const MatmulArgs& a, int64_t panel, int at, int64_t column) {
-    constexpr int P = R * C < 4 ? 2 : 1;  // chains of sums: enough of them hide their latency
+    // Chains of sums: enough of them hide their latency. Of groups so short several are under way at once.
+    constexpr int P = R * C < 4 && kRuns != 1 ? 2 : 1;
     constexpr int kHead = Format::kAffine ? 64 : 32;
-    const int64_t first = column / kColumns * kColumns, runs = own_group(a.w.kind) / kGroup;
+    const int64_t first = column / kColumns * kColumns, runs = kRuns ? kRuns : own_group(a.w.kind) / kGroup;
     const int width = int(a.columns - first < kColumns ? a.columns - first : kColumns), c0 = int(column - first);
     const uint8_t* pairs = a.q.pairs + first * a.q.groups * kPairBytes + c0 * 64;
     const uint8_t* quads = a.q.quads + first * a.q.groups * kQuadBytes + c0 * 64;
@@ -100,12 +102,17 @@ struct Lookup {
   }
 };
 
+template <class Format>
+void lookup(const MatmulArgs& a, int64_t b0, int64_t b1) {
+  own_group(a.w.kind) == kGroup ? matmul<Lookup<Format, 1>>(a, b0, b1) : matmul<Lookup<Format, 0>>(a, b0, b1);
+}
+
 }  // namespace
 
-void lookup_int1(const MatmulArgs& args, int64_t b0, int64_t b1) { matmul<Lookup<Int1>>(args, b0, b1); }
-void lookup_ternary(const MatmulArgs& args, int64_t b0, int64_t b1) { matmul<Lookup<Ternary>>(args, b0, b1); }
-void lookup_int2(const MatmulArgs& args, int64_t b0, int64_t b1) { matmul<Lookup<Int2>>(args, b0, b1); }
-void lookup_int3(const MatmulArgs& args, int64_t b0, int64_t b1) { matmul<Lookup<Int3>>(args, b0, b1); }
-void lookup_int4(const MatmulArgs& args, int64_t b0, int64_t b1) { matmul<Lookup<Int4>>(args, b0, b1); }
+void lookup_int1(const MatmulArgs& args, int64_t b0, int64_t b1) { lookup<Int1>(args, b0, b1); }
+void lookup_ternary(const MatmulArgs& args, int64_t b0, int64_t b1) { lookup<Ternary>(args, b0, b1); }
+void lookup_int2(const MatmulArgs& args, int64_t b0, int64_t b1) { lookup<Int2>(args, b0, b1); }
+void lookup_int3(const MatmulArgs& args, int64_t b0, int64_t b1) { lookup<Int3>(args, b0, b1); }
+void lookup_int4(const MatmulArgs& args, int64_t b0, int64_t b1) { lookup<Int4>(args, b0, b1); }
 
 }  // namespace edgewise::EDGEWISE_NS

@@ -15,8 +15,9 @@ int32_t ahead(Kind kind, int range) {
   return kind == Kind::Q8_0 && few ? 4608 : 9216;
 }
 
-// Weights that are done within microseconds are best cut as coarsely as possible: each further chunk costs a line that
-// travels between cores. Larger ones are cut finer, so that a thread that loses its core leaves less to wait for.
+// Weights that are done within microseconds, and stay in a cache, are best cut as coarsely as possible: each further chunk
+// costs a line that travels between cores. Larger ones are cut finer, so that a thread that loses its core leaves less to
+// wait for.
 constexpr int64_t kQuick = 2 << 20;
 
 }  // namespace
@@ -28,6 +29,8 @@ Tuning standard_tuning(Kind kind, int64_t weights, int range, bool wide) {
   if (wide && range >= range_of(3) && is_quantised(kind) && !is_own(kind)) t.ahead = ahead(kind, range);
   // Two sweeps of four columns, the second from the cache, beat one of eight, which keeps the sums of one block only.
   if (wide && kind == Kind::Q4_K && range == range_of(kColumns)) t.columns = 4;
+  // The same holds for our own formats from memory: a sweep of eight reads every panel twice, every other line at a time.
+  if (wide && is_own(kind) && weights > kQuick && range >= range_of(kColumns) && range <= range_of(64)) t.columns = 4;
   t.share = range > range_of(kColumns) ? 512 << 10 : 0;
   return t;
 }
