@@ -25,7 +25,7 @@ from edgewise.serve.probe import read_bandwidth
 
 WIDTHS = ("int1", "ternary", "int2", "int3", "int4")
 PLANES = 8  # of an int8 activation
-ROOF_BYTES, STREAMED = 64 << 20, 7  # of a probe and thread; turns of what is read from memory
+ROOF_BYTES, STREAMED = 64 << 20, 13  # of a probe and thread; turns of what is read from memory
 PATTERN = 8  # neighbouring activations whose bits of a plane are one pattern
 
 
