@@ -35,7 +35,8 @@ def test_code_prose_and_noise_are_the_same_bits() -> None:
     texts: list[Any] = [CODE, PROSE, noise, CODE * 3]
     want, none, _ = answers(texts, 160)
     assert none == 0
-    for speculator in ("ngram", "suffix", "auto", f"draft:model={embedded_model()},depth=3", "suffix:width=3,n=1"):
+    own = f"draft:model={embedded_model()},depth=3"
+    for speculator in ("ngram", "suffix", "auto", "draft", own, "suffix:width=3,n=1"):
         got, drafted, accepted = answers(texts, 160, speculator=speculator, prefill_chunk=24)
         assert got == want, speculator
         assert drafted >= accepted > 0, speculator

@@ -12,7 +12,7 @@ from edgewise.train import evaluation
 from edgewise.train.model import Transformer
 from edgewise.train.ngram import ngram_nats
 from edgewise.train.packages import gather_packages, licence, permissive
-from edgewise.train.picture import curves
+from edgewise.train.picture import curves, held_out_losses
 from edgewise.train.recipe import Recipe
 from edgewise.train.report import differences
 
@@ -23,15 +23,30 @@ def test_lru_by_hand() -> None:
     assert evaluation.lru_hits([[0], [1], [0], [1]], 1) == 0.0
 
 
-def test_bodies_end_where_the_indentation_does() -> None:
-    assert evaluation.body_of("    return 1\n\nx = 2\n", True) == "    return 1\n\n"
-    assert evaluation.body_of("    return 1\n    retu", False) == "    return 1\n"
+@pytest.mark.parametrize(
+    ("continuation", "finished", "body", "ended"),
+    [
+        ("    return 1\n\nx = 2\n", True, "    return 1\n\n", True),
+        ("    return 1\n\nx = 2\n    y", False, "    return 1\n\n", True),
+        ("    return 1", True, "    return 1", True),
+        ("    a = 1\n    retu", False, "    a = 1\n", False),
+        ("    a = 1\n    b = (a,\n      a,\n      a", False, "    a = 1\n", False),
+        ('    """Says\n    and says\n    and', False, "", False),
+        ("    a = = 1\n    b = (a,\n  a", False, "    a = = 1\n    b = (a,\n", False),  # the mistake stays
+        ("    a = 1)\n    b = 1\n    b", False, "    a = 1)\n    b = 1\n", False),
+    ],
+)
+def test_bodies_end_where_the_indentation_does(continuation: str, finished: bool, body: str, ended: bool) -> None:
+    assert evaluation.body_of("def f():\n", continuation, finished) == (body, ended)
 
 
 def test_heads_are_whole_and_short() -> None:
     text = 'import os\n\ndef f(a):\n    """Doc."""\n    b = a\n    return b\n\ndef g():\n    pass\n'
     text += "\ndef h(a): return a\n"
     assert evaluation.simple_functions([text, "def broken(:\n"], 5) == ['def f(a):\n    """Doc."""\n']
+    plain = "def f(a):\n    b = a\n    return b\n"
+    assert evaluation.simple_functions([plain], 5) == ["def f(a):\n"]
+    assert evaluation.simple_functions([plain], 5, documented=True) == []
 
 
 def test_a_model_accepts_its_own_drafts(recipe: Recipe) -> None:
@@ -40,10 +55,11 @@ def test_a_model_accepts_its_own_drafts(recipe: Recipe) -> None:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 0.0, 0.3)
     found = evaluation.acceptance(model, model, [[1, 2, 3], [4, 5]], tokens=10)
-    assert found["acceptance"] == 1.0
+    assert found["acceptance"] == found["rate"] == 1.0
     assert found["tokens_per_pass"] == 5.0
     other = Transformer(recipe.model).eval()
-    assert evaluation.acceptance(model, other, [[1, 2, 3]], tokens=10)["acceptance"] < 1.0
+    less = evaluation.acceptance(model, other, [[1, 2, 3]], tokens=10)
+    assert less["acceptance"] <= less["rate"] < 1.0
     assert evaluation.agreement(model, model, torch.ones(2, 8, dtype=torch.long)) == 1.0
 
 
@@ -76,6 +92,8 @@ def test_ngrams_learn_what_repeats() -> None:
     noise = np.random.default_rng(0).integers(0, 10, 2000).astype(np.uint16)
     assert ngram_nats(noise[:1000], noise[1000:], 10) > math.log(10) - 0.2
     assert ngram_nats(noise[:1], noise[:2], 6144) == pytest.approx(math.log(6144))
+    both = np.concatenate([train[:40], noise[:40]])
+    assert ngram_nats(train, both, 10, asked=np.arange(80) < 40) < 0.1 < ngram_nats(train, both, 10)
 
 
 @pytest.mark.parametrize("smoothed", [2, 3])
@@ -129,3 +147,14 @@ def test_pictures_have_a_line_a_name() -> None:
     assert svg.count("<polyline") == 2
     assert "b&lt;" in svg
     assert curves({}, across="x", up="y").startswith("<svg")
+
+
+def test_losses_of_runs_are_one_picture(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "log.csv").write_text("step,held_out_loss\n1,3.0\n2,2.5\n")
+    (tmp_path / "unfinished").mkdir()
+    svg = held_out_losses(tmp_path)
+    assert svg.count("<polyline") == 2
+    assert ">two<" in svg
+    assert "unfinished" not in svg

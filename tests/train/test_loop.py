@@ -146,6 +146,18 @@ def test_heads_on_a_frozen_trunk_need_no_second_loop(recipe: Recipe, data_folder
     assert all(torch.equal(value, before[name]) for name, value in trunk.state_dict().items())
 
 
+def test_weights_to_start_with_are_taken_where_they_fit(recipe: Recipe, data_folder: Path, tmp_path: Path) -> None:
+    data = dataset.load(data_folder)
+    small = Transformer(recipe.changed("model", ffn_dim=32).model).state_dict()
+    train(recipe, data, tmp_path, quiet=True, start=small, go_on=lambda step: False)
+    found = weights(tmp_path)
+    same = [name for name in found if found[name].shape == small[name].shape and torch.equal(found[name], small[name])]
+    assert "model.embed_tokens.weight" in same
+    assert not any("mlp" in name for name in same)
+    with pytest.raises(BadInput, match="nothing in common"):
+        train(recipe, data, tmp_path, quiet=True, start={"other": torch.zeros(1)})
+
+
 def test_answers_alone_cost(recipe: Recipe, data_folder: Path) -> None:
     data = dataset.load(data_folder)
     plan = recipe.changed("data", shares={"tasks": 1.0}, loss_on="answers")

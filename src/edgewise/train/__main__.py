@@ -9,6 +9,7 @@ edgewise train medusa MODEL                # heads that draft for a model; --hel
 edgewise train eval moe                    # what the member is good for, in figures
 edgewise train report base                 # bits per byte and samples, again
 edgewise train export draft --to FILE.gguf # or --to FOLDER
+edgewise train losses --to PICTURE.svg     # the held-out losses of everything that was trained here
 edgewise train all --minutes 25 --to kept  # everybody in turn, for half an hour on a GPU; --resume goes on
 """
 
@@ -24,10 +25,11 @@ from edgewise.base import BadInput, EdgewiseError
 from edgewise.train import work
 from edgewise.train.corpus import stdlib_folder
 from edgewise.train.drafters import DRAFTERS
+from edgewise.train.picture import held_out_losses
 from edgewise.train.recipe import Recipe, load_recipe, members
 
 VERBS = ("prepare", "eval", "report", "export")
-# Of the minutes of `all`; base first, for it teaches draft.
+# Of the minutes of `all`; base first, for it teaches draft; moe-pre goes on from moe.
 SHARES = {"base": 8, "draft": 3, "moe": 4, "sparse": 3, "s": 1, "m": 2, "l": 3, "moe-pre": 3, "enc": 1}
 SMOKE_CORPUS = "json"  # the one package of the library that --smoke reads
 
@@ -57,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
         "edgewise train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     it.add_argument("words", nargs="+", metavar="NAME", help=f"a member ({', '.join(members())}) or a TOML file; "
-                    f"before it perhaps one of {', '.join(VERBS)}; or all")  # fmt: skip
+                    f"before it perhaps one of {', '.join(VERBS)}; or all, or losses")  # fmt: skip
     it.add_argument("--corpus", type=Path, help="the folder to read (default: this interpreter's standard library)")
     it.add_argument("--packages", action="store_true", help="prepare: read installed packages, permissive ones only")
     it.add_argument("--lock", type=Path, help="prepare: the corpus.json of an earlier run; refuse any other text")
@@ -107,6 +109,11 @@ def run(argv: list[str]) -> None:
         DRAFTERS[argv[0]](argv[1:])
         return
     args = parser().parse_args(argv)
+    if args.words == ["losses"]:
+        runs, to = args.out or Path("build-train"), args.to or Path("losses.svg")
+        to.write_text(held_out_losses(runs))
+        print(to)
+        return
     if args.words != ["all"]:
         one(args)
         return

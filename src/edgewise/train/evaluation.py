@@ -4,6 +4,7 @@ Each function takes torch models on any device and returns plain numbers; `edgew
 """
 
 import ast
+import codeop
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -22,8 +23,11 @@ from edgewise.train.tokenizer import BOS, EOS, id_of
 Figures = dict[str, Any]
 
 
-def simple_functions(texts: Sequence[str], count: int) -> list[str]:
-    """Heads of top-level functions with a short body: everything up to where the body's code begins, docstring too."""
+def simple_functions(texts: Sequence[str], count: int, *, documented: bool = False) -> list[str]:
+    """Heads of top-level functions with a short body: everything up to where the body's code begins, docstring too.
+
+    documented: only functions with a docstring, which says what the body is to do.
+    """
     found: list[tuple[int, str]] = []
     for text in texts:
         try:
@@ -34,45 +38,56 @@ def simple_functions(texts: Sequence[str], count: int) -> list[str]:
         for node in tree.body:
             if not isinstance(node, ast.FunctionDef) or node.decorator_list or not node.args.args:
                 continue
-            documented = ast.get_docstring(node) is not None
-            code = node.body[1:] if documented else node.body
+            told = ast.get_docstring(node) is not None
+            code = node.body[1:] if told else node.body
             length = (node.end_lineno or 0) - node.lineno
-            if not code or not 2 <= length <= 12 or code[0].lineno == node.lineno:
+            if not code or not 2 <= length <= 12 or code[0].lineno == node.lineno or (documented and not told):
                 continue
             found.append((length, "".join(lines[node.lineno - 1 : code[0].lineno - 1])))
     return [head for _, head in sorted(dict.fromkeys(found))[:count]]
 
 
-def body_of(continuation: str, finished: bool) -> str:
-    """The lines of a continuation that belong to the function: up to the first that is not indented."""
+def body_of(head: str, continuation: str, finished: bool) -> tuple[str, bool]:
+    """What of a continuation belongs to the function, and whether it ended by itself.
+
+    It ends by itself where the model does (`finished`) or at the first line that is not indented, and is then taken as
+    it stands. Else the last line is dropped, for it may have been cut, and, if what is left is fine but unfinished (an
+    open bracket or string), what follows the last complete statement. A mistake anywhere stays in.
+    """
     lines = continuation.splitlines(keepends=True)
-    if lines and not finished:
-        lines = lines[:-1]  # the last one may have been cut
-    kept = []
-    for line in lines:
-        if line.strip() and not line[0].isspace():
-            break
-        kept.append(line)
-    return "".join(kept)
+    outside = [n for n, line in enumerate(lines) if line.strip() and not line[0].isspace()]
+    if outside or finished:
+        return "".join(lines[: outside[0]] if outside else lines), True
+    kept = lines[:-1]
+    try:
+        unfinished = codeop.compile_command(head + "".join(kept), symbol="exec") is None
+    except (SyntaxError, ValueError, OverflowError):
+        unfinished = False
+    while unfinished and kept and not parses(head + "".join(kept)):
+        kept.pop()
+    return "".join(kept), False
 
 
-def completion(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str], count: int = 20) -> Figures:
-    """How many of `count` simple held-out functions get a body that parses, from their head alone."""
-    heads = simple_functions(texts, count)
+def parses(text: str) -> bool:
+    try:
+        ast.parse(text)
+    except (SyntaxError, ValueError):
+        return False
+    return True
+
+
+def completion(model: Transformer, tokenizer: Tokenizer, heads: Sequence[str], tokens: int = 96) -> Figures:
+    """How many of these heads of functions get a body that parses, and how many bodies ended within `tokens`."""
     bos, eos = id_of(tokenizer, BOS), id_of(tokenizer, EOS)
-    shown, good = [], 0
+    shown, good, ended = [], 0, 0
     for head in heads:
         ids = [bos, *chat.plain(tokenizer, head)]
-        new = complete(model, ids, 96, stop=(eos,))
-        text = head + body_of(tokenizer.decode(new), len(new) < 96)
-        try:
-            ast.parse(text)
-            parses = text.strip() != head.strip()
-        except SyntaxError:
-            parses = False
-        good += parses
-        shown.append({"text": text, "parses": parses})
-    return {"functions": len(heads), "parse": good, "shown": shown}
+        new = complete(model, ids, tokens, stop=(eos,))
+        body, whole = body_of(head, tokenizer.decode(new), len(new) < tokens)
+        right = bool(body.strip()) and parses(head + body)
+        good, ended = good + right, ended + whole
+        shown.append({"text": head + body, "parses": right})
+    return {"functions": len(heads), "parse": good, "ended_by_themselves": ended, "shown": shown}
 
 
 def task_accuracy(model: Transformer, tokenizer: Tokenizer, count: int = 20) -> dict[str, list[float]]:
@@ -162,8 +177,12 @@ def sparsity(model: Transformer, windows: Tensor) -> Figures:
 
 def acceptance(target: Transformer, draft: Transformer, prompts: Sequence[Sequence[int]], *, tokens: int = 64,
                gamma: int = 4) -> Figures:  # fmt: skip
-    """Greedy speculation without the speed: how many of the draft's `gamma` guesses the target would have said too."""
-    proposed = accepted = passes = made = 0
+    """Greedy speculation without the speed: how many of the draft's `gamma` guesses the target would have said too.
+
+    acceptance: accepted of proposed. rate: of the guesses whose predecessors were right, the share that is right too,
+    which Leviathan et al. call the acceptance rate; a first mistake makes the guesses after it worthless.
+    """
+    proposed = accepted = passes = made = tried = 0
     for prompt in prompts:
         said = complete(target, prompt, tokens)
         made += len(said)
@@ -171,8 +190,10 @@ def acceptance(target: Transformer, draft: Transformer, prompts: Sequence[Sequen
             passes += 1
             proposed += min(gamma, at[1])
             accepted += at[0]
+            tried += min(at[0] + 1, at[1])
     return {
         "prompts": len(prompts), "gamma": gamma, "acceptance": accepted / max(1, proposed),
+        "rate": accepted / max(1, tried),
         "tokens_per_pass": made / max(1, passes),
     }  # fmt: skip
 

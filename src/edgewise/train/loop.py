@@ -166,7 +166,7 @@ def fit(
         }  # fmt: skip
         torch.save(state, out / f"{STATE}.part")
         (out / f"{STATE}.part").replace(out / STATE)
-        (out / "result.json").write_text(json.dumps(asdict(result) | {"log": None}, indent=2) + "\n")
+        (out / "result.json").write_text(json.dumps(asdict(result) | {"log": None, "bf16": bf16}, indent=2) + "\n")
         save(best or model.state_dict())
 
     with progress(plan.steps, quiet) as show:
@@ -233,25 +233,29 @@ def train(
 ) -> Result:
     """Trains a language model of the family and leaves in `out`, beside what `fit` does: model/ (the best weights).
 
-    teacher: whose distribution is learnt too. start: weights to begin with instead of random ones. examples: held-out
-    rows to measure on instead of the library's held-out text. how: as for `fit`.
+    teacher: whose distribution is learnt too. start: weights to begin with instead of random ones, where names and
+    shapes agree. examples: held-out rows to measure on instead of the library's held-out text. how: as for `fit`.
     """
     plan, shape = recipe.train, recipe.model
     torch.manual_seed(plan.seed)
     torch.set_float32_matmul_precision("high")
     model = Transformer(shape, plan.dropout).to(device)
     if start is not None:
-        model.load_state_dict(start)
+        own = model.state_dict()
+        fits = {name: value for name, value in start.items() if name in own and own[name].shape == value.shape}
+        if not fits:
+            raise BadInput("The weights to start with have nothing in common with this model. Start without them.")
+        model.load_state_dict(fits, strict=False)
     if teacher is not None:
         teacher = teacher.to(device).eval()
     sampler = Sampler(data, recipe, device)
-    sizes = {plan.window, shape.context}
-    windows = {size: examples or held_out_windows(data.held_out, size, size) for size in sizes}
+    # Always the whole context: a loss over short windows says nothing about one over long ones, and the best is kept.
+    windows = examples or held_out_windows(data.held_out, shape.context, shape.context)
     objective = next_token(model, recipe, teacher)
     return fit(
         model, plan, out, batches=sampler, identity=asdict(recipe), device=device, bf16=bf16,
         objective=torch.compile(objective, dynamic=False) if compiled else objective,
-        held_out=lambda step: held_out_loss(model, windows[sampler.window(step)], device, bf16),
+        held_out=lambda step: held_out_loss(model, windows, device, bf16),
         save=lambda best: save_hf(best, shape, out / "model", bos=data.bos, eos=data.eos), **how,
     )  # fmt: skip
 

@@ -30,8 +30,13 @@ def _found(
     return np.where(hit, counts[at], 0).astype(np.float64)
 
 
-def ngram_nats(train: Tokens, text: Tokens, vocab: int, order: int = ORDER) -> float:
-    """Mean cost in nats of a token of `text`, but for the first order - 1, by counts from `train`."""
+def ngram_nats(
+    train: Tokens, text: Tokens, vocab: int, order: int = ORDER, asked: npt.NDArray[np.bool_] | None = None
+) -> float:
+    """Mean cost in nats of a token of `text`, but for the first order - 1, by counts from `train`.
+
+    asked: a flag a token, to leave out of the mean those that have none.
+    """
     if vocab**order >= 2**64:
         order = int(64 * math.log(2) / math.log(vocab) - 1e-9)
     if len(text) < order:
@@ -46,4 +51,6 @@ def ngram_nats(train: Tokens, text: Tokens, vocab: int, order: int = ORDER) -> f
         history = wanted // np.uint64(vocab)
         total, different = _found(history, histories, seen), _found(history, histories, kinds)
         p = np.where(total > 0, (_found(wanted, table, counts) + different * p) / np.maximum(total + different, 1), p)
+    if asked is not None:
+        p = p[asked[order - 1 :]]
     return float(-np.log(p).mean())

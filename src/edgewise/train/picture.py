@@ -1,10 +1,12 @@
 """A line picture as SVG, written by hand: no library, the same bytes each time."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 
 WIDTH, HEIGHT, LEFT, BELOW = 640, 320, 56, 40
-COLOURS = ("#2563eb", "#dc2626", "#059669", "#9333ea")
+COLOURS = ("#2563eb", "#dc2626", "#059669", "#9333ea", "#d97706", "#0891b2", "#65a30d", "#be185d")
 
 
 def curves(lines: Mapping[str, Sequence[tuple[float, float]]], *, across: str, up: str) -> str:
@@ -37,3 +39,12 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]], *, across: str, u
     return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
             f'font-family="sans-serif" font-size="12">\n<rect width="100%" height="100%" fill="white"/>\n'
             f"{body}\n</svg>\n")  # fmt: skip
+
+
+def held_out_losses(runs: Path) -> str:
+    """The held-out loss of every run below a folder (those with a log.csv), over its steps."""
+    lines = {}
+    for log in sorted(runs.glob("*/log.csv")):
+        with log.open(newline="") as file:
+            lines[log.parent.name] = [(float(row["step"]), float(row["held_out_loss"])) for row in csv.DictReader(file)]
+    return curves(lines, across="step", up="held out, nats per token")

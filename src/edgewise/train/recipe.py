@@ -72,6 +72,7 @@ class TrainPlan:
     balance: float = 1e-3  # weight of the loss that spreads tokens over experts: weak, so that experts differ
     zeros: float = 0.9  # of a relu gate, wanted; below it a loss on the active ones pulls
     zeros_pull: float = 0.0  # how hard
+    start: str = ""  # a member whose weights it begins with
     teacher: str = ""  # a member whose distribution is learnt too
     teacher_share: float = 0.5  # of the loss
 

@@ -4,15 +4,17 @@ import json
 import lzma
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from edgewise.train import chat, tasks
 from edgewise.train.dataset import HELD_OUT_TASKS, Data, Text
+from edgewise.train.export import kept_as_gguf
 from edgewise.train.ngram import ngram_nats
 from edgewise.train.recipe import Recipe
 
@@ -34,6 +36,15 @@ def five_gram(text: Text, vocab: int, text_bytes: int) -> dict[str, float]:
     """Bits per byte of a 5-gram model over the same tokens, which has read the whole training part."""
     nats = ngram_nats(text.tokens, text.held_out, vocab)
     return {"5-gram, same tokens": bits_per_byte(nats, len(text.held_out), text_bytes)}
+
+
+def five_gram_of_replies(text: Text, tokenizer: Tokenizer, vocab: int, text_bytes: int) -> dict[str, float]:
+    """The same for the replies to the tasks' held-out questions; it sees the questions too."""
+    said: list[bool] = []
+    for one in _held_out_tasks():
+        said += [False] * len(chat.prompt_ids(tokenizer, one)) + [True] * len(chat.reply_ids(tokenizer, one))
+    nats = ngram_nats(text.tokens, text.held_out, vocab, asked=np.array(said))
+    return {"5-gram, same tokens": bits_per_byte(nats, sum(said), text_bytes)}
 
 
 def after_reading(train: bytes, text: bytes) -> float:
@@ -81,6 +92,7 @@ def model_card(recipe: Recipe, data: Data, out: Path, file_bytes: int) -> str:
     result = json.loads((out / "result.json").read_text())
     shares = recipe.data.shares
     tokens = sum(len(data.texts[name].tokens) for name in shares)
+    gguf = recipe.kind == "language" and kept_as_gguf(recipe.model)
     fields = about | result | asdict(recipe.model) | {
         "name": recipe.name,
         "layout": recipe.model.layout,
@@ -92,6 +104,9 @@ def model_card(recipe: Recipe, data: Data, out: Path, file_bytes: int) -> str:
         "seen": result["tokens"] / tokens,
         "minutes": result["seconds"] / 60,
         "optimiser": recipe.train.optimiser,
+        "bf16_text": ", with bfloat16 products (`--bf16`)" * bool(result.get("bf16")),
+        "picture": "![the loss, step by step](loss.svg)",
+        "kept_as": "GGUF Q8_0" if gguf else "safetensors in float16",
         "teacher_text": f" Taught by {recipe.train.teacher}." * bool(recipe.train.teacher),
         "task_tokens": len(data.texts["tasks"].tokens),
         "packages_text": packages_text(about) if "packages" in shares else "",
@@ -116,9 +131,12 @@ def packages_text(about: Mapping[str, Any]) -> str:
 
 def replies(tokenizer: Tokenizer) -> bytes:
     """What ought to be said to every held-out question of the held-out array, marks included."""
-    said = []
+    said = [tokenizer.decode(chat.reply_ids(tokenizer, one), skip_special_tokens=False) for one in _held_out_tasks()]
+    return "".join(said).encode()
+
+
+def _held_out_tasks() -> Iterator[tasks.Example]:
+    """In the order of the held-out array."""
     for task in tasks.TASKS:
         for level in range(1, tasks.LEVELS + 1):
-            for one in tasks.held_out(task, level, HELD_OUT_TASKS):
-                said.append(tokenizer.decode(chat.reply_ids(tokenizer, one), skip_special_tokens=False))
-    return "".join(said).encode()
+            yield from tasks.held_out(task, level, HELD_OUT_TASKS)

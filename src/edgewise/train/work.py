@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from edgewise.train.tokenizer import EOS, id_of, load_tokenizer, save_tokenizer
 
 PROMPTS = (PROMPT, "import os\n\n\ndef count_lines(path):\n", "class Stack:\n    def __init__(self):\n")
 
-INT4 = "rtn:clip=True"
+INT4 = ("rtn:clip=True", "hqq", "gptq:act_order=True")  # ways to four bits, in groups of 32
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,11 @@ def train(recipe: Recipe, place: Place, *, start: Path | None = None, **how: Any
         result = encoder.train(recipe, place.data, data, place.out, **how)
     else:
         examples = dataset.held_out_examples(tokenizer, recipe.model.context) if on_tasks(recipe) else None
-        state = load_model(start).state_dict() if start is not None else None
         teacher = teacher_of(recipe, place)
+        if start is not None:
+            state = load_model(start).state_dict()
+        else:
+            state = member(recipe.train.start, place).state_dict() if recipe.train.start and not place.smoke else None
         result = loop.train(recipe, data, place.out, teacher=teacher, start=state, examples=examples, **how)
     chats = "tasks" in recipe.data.shares and recipe.kind == "language"
     save_tokenizer(tokenizer, place.out / "model", recipe.model.context, chats=chats)
@@ -124,8 +128,9 @@ def _bits(
         nats, scored = loop.held_out_loss(model, windows, place.device, place.bf16), int((windows[1] >= 0).sum())
         said = reports.replies(tokenizer)
         figures = reports.compressors(said) | {"this model": reports.bits_per_byte(nats, scored, len(said))}
+        figures |= reports.five_gram_of_replies(data.texts["tasks"], tokenizer, recipe.model.vocab, len(said))
         lines = [f"Replies to held-out questions: {nats:.3f} nats per token, {scored} tokens, {len(said)} bytes.", ""]
-        lines += ["Compressors see the replies alone, the model the questions too.", ""]
+        lines += ["Compressors see the replies alone, the two models the questions too.", ""]
         return [*lines, reports.table(figures), ""]
     tokens, text = data.held_out, reports.held_out_text(place.data)
     figures = reports.compressors(text) | reports.five_gram(data.texts["stdlib"], recipe.model.vocab, len(text))
@@ -195,9 +200,13 @@ def _language_figures(
     if "tasks" in recipe.data.shares:
         found["tasks"] = evaluation.task_accuracy(model, tokenizer, count)
     if not on_tasks(recipe) and not recipe.train.teacher:
-        found["completion"] = evaluation.completion(model, tokenizer, _held_out_files(recipe, place), count)
+        texts = _held_out_files(recipe, place)
+        for name, documented in (("completion", False), ("completion_of_documented", True)):
+            heads = evaluation.simple_functions(texts, count, documented=documented)
+            found[name] = evaluation.completion(model, tokenizer, heads)
     scored = dataset.held_out_examples(tokenizer, size) if on_tasks(recipe) else (windows[:, :-1], windows[:, 1:])
-    found["int4_perplexity_ratio"] = int4_ratio(model, folder if folder.is_dir() else embedded_model(), scored, place)
+    stored = folder if folder.is_dir() else embedded_model()
+    found["int4_perplexity_ratio"] = {way: int4_ratio(model, stored, scored, place, way) for way in INT4}
     teacher = teacher_of(recipe, place)
     if teacher is not None:
         teacher = teacher.to(place.device).eval()
@@ -208,12 +217,12 @@ def _language_figures(
 
 
 def int4_ratio(
-    model: Transformer, stored: Path, windows: tuple[torch.Tensor, torch.Tensor], place: Place, method: str = INT4
+    model: Transformer, stored: Path, windows: tuple[torch.Tensor, torch.Tensor], place: Place, method: str
 ) -> float:
-    """Perplexity of these windows with every matrix in four bits, over that of the model as it is."""
+    """Perplexity of these windows with every matrix in four bits, groups of 32, over that of the model as it is."""
     with tempfile.TemporaryDirectory() as temporary, folder_of(stored) as floats:
         narrow, wide = Path(temporary) / "int4", Path(temporary) / "f32"
-        convert(floats, narrow, to="safetensors", quant="int4", quantiser=method)
+        convert(floats, narrow, to="safetensors", quant="int4:group=32", quantiser=method)
         convert(narrow, wide, to="safetensors", quant="f32")
         small = load_model(wide).to(place.device)
     costs = [loop.held_out_loss(one, windows, place.device) for one in (small, model)]
@@ -256,4 +265,7 @@ def export(recipe: Recipe, place: Place, to: Path | None) -> None:
     print(f"{target}: {size} bytes")
     if (place.out / "report.md").is_file():
         card = reports.model_card(recipe, dataset.load(place.data), place.out, size)
-        ((target if target.is_dir() else target.parent) / "README.md").write_text(card)
+        folder = target if target.is_dir() else target.parent
+        (folder / "README.md").write_text(card)
+        if (place.out / "loss.svg").is_file():
+            shutil.copyfile(place.out / "loss.svg", folder / "loss.svg")

@@ -21,12 +21,13 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from edgewise.base import BadInput, Cap, OutOfRoom, SeqId, Tap
+from edgewise.base import BadInput, Cap, Incompatible, OutOfRoom, SeqId, Tap
 from edgewise.decode.api import Accepted, Draft, SeqView, Spent, Target
 from edgewise.decode.curve import Rival
 from edgewise.decode.drafting import DraftModel, load_draft
 from edgewise.decode.ranking import ranked
 from edgewise.decode.samplers.standard import distribution, draw, uniform
+from edgewise.embedded import embedded_draft
 from edgewise.kernels.api import Floats
 
 CHUNK = 256  # tokens of a text that it catches up with in one step
@@ -34,9 +35,10 @@ STREAM = 1 << 20  # of the numbers that drafts are drawn with; verifiers use the
 
 
 class DraftModelSpeculator:
-    """model: folder or GGUF file. depth: passes at most. width: tokens of each. least: of the product of probabilities,
-    greedy drafts only. memory_mb: for weights and KV together; 0: KV for every sequence at full length. dtype: of the
-    KV. window: tokens of a text that it sees; 0: as many as the models can. chunk: rows of a pass."""
+    """model: folder or GGUF file; none: the package's own, for its embedded model. depth: passes at most. width: tokens
+    of each. least: of the product of probabilities, greedy drafts only. memory_mb: for weights and KV together; 0: KV
+    for every sequence at full length. dtype: of the KV. window: tokens of a text that it sees; 0: as many as the
+    models can. chunk: rows of a pass."""
 
     needs: ClassVar[frozenset[Cap]] = frozenset({Cap.REWIND})
     taps: ClassVar[frozenset[Tap]] = frozenset()
@@ -45,8 +47,6 @@ class DraftModelSpeculator:
         self, model: str = "", depth: int = 4, width: int = 1, least: float = 0.0, memory_mb: float = 0.0,
         dtype: str = "f16", window: int = 0, chunk: int = CHUNK,
     ) -> None:
-        if not model:
-            raise BadInput("speculator 'draft' needs a model: draft:model=PATH, one with the target's vocabulary.")
         if not (isinstance(width, int) and width >= 1):
             raise BadInput(f"speculator 'draft': width={width!r} must be an integer of at least 1.")
         if not (isinstance(depth, int) and depth >= 1 and 0 <= least < 1 and memory_mb >= 0):
@@ -65,7 +65,16 @@ class DraftModelSpeculator:
 
     def prepare(self, target: Target) -> int:
         seen = min(self.window or target.context, target.context)
-        drafter, held = load_draft(self.model, target, seen=seen, memory_mb=self.memory_mb, dtype=self.dtype)
+        model = self.model or embedded_draft()
+        try:
+            drafter, held = load_draft(str(model), target, seen=seen, memory_mb=self.memory_mb, dtype=self.dtype)
+        except Incompatible as error:
+            if self.model:
+                raise
+            raise BadInput(
+                "speculator 'draft' needs a model: draft:model=PATH, one with the target's vocabulary. The package's "
+                "own drafts for the embedded model and its family."
+            ) from error
         self.use(drafter, target)
         return held
 
