@@ -16,6 +16,7 @@ void bind_program(nanobind::module_& m);
 void bind_fill(nanobind::module_& m);
 void bind_tuning(nanobind::module_& m);
 void bind_bundle(nanobind::module_& m);
+void bind_neurons(nanobind::module_& m);
 #endif
 }  // namespace edgewise
 
@@ -35,5 +36,6 @@ NB_MODULE(_native, m) {
   edgewise::bind_fill(m);
   edgewise::bind_tuning(m);
   edgewise::bind_bundle(m);
+  edgewise::bind_neurons(m);
 #endif
 }

@@ -115,6 +115,20 @@ class Filling:
     @property
     def done_bytes(self) -> int: ...
 
+def _neurons(
+    device: Any, x: Any, slots: Any, places: npt.NDArray[np.int32], ids: npt.NDArray[np.int32], gate: int, up: int,
+    down: int, format: str, act: str, gates: Any | None = None, keep: npt.NDArray[np.uint8] | None = None,
+    sums: Any | None = None, add: Any | None = None,
+) -> Any: ...
+def _scatter(
+    fd: int, offset: int, step: int, pieces: npt.NDArray[np.int32], slots: Any, places: npt.NDArray[np.int32],
+    into: int, bytes: int, sums: npt.NDArray[np.uint64] | None = None, threads: int = 16, most: int = 1048576,
+) -> tuple[int, int, int, int, bool]: ...
+def _differs(
+    slots: Any, places: npt.NDArray[np.int32], at: int, bytes: int, pieces: npt.NDArray[np.int32],
+    sums: npt.NDArray[np.uint64],
+) -> int: ...
+
 class Slots:
     def __init__(self, count: int, nbytes: int) -> None: ...
     @property
