@@ -25,6 +25,7 @@ from edgewise.kv.swap import open_swap
 from edgewise.kv.types import NARROW, cache_type, token_bytes
 from edgewise.models import Loading, begin_model, read_spec
 from edgewise.models.api import Model, ModelSpec
+from edgewise.models.neuron_stream import NeuronStream, streaming
 from edgewise.models.streaming import Stream, budget_of
 from edgewise.plan.api import Tuning
 from edgewise.plan.applying import apply_measured
@@ -57,7 +58,7 @@ class Assembly:
     template: ChatTemplate | None
     loading: Loading
     tuning: Tuning | None  # to be given some time between steps
-    stream: Stream | None  # under a memory budget: the weights that come and go
+    stream: Stream | NeuronStream | None  # under a memory budget: the weights that come and go
 
 
 def assemble(
@@ -84,12 +85,13 @@ def assemble(
     residency: str = "",
     prefetch: str = "none",
     source: str = "auto",
+    neurons: str = "",
 ) -> Assembly:
     """ctx_size: None is the model's context but at most 4096, 0 is the model's. Members go by catalog name, with
     settings ("ngram:n=3"); a device may be one that exists. What can be refused is, before the weights are read or
     while they are. fp8: what FP8 weights are computed as, "bf16", "int8" or "auto". swap: see `kv.swap.open_swap`.
     ram_budget: bytes, "2GiB" or "auto", all memory of the process; under it weights come from disk as they are wanted
-    (residency, prefetch, source say how). Without it a model that memory cannot hold gets "auto"."""
+    (residency, prefetch, source, neurons say how). Without it a model that memory cannot hold gets "auto"."""
     if max_num_seqs < 1 or prefill_chunk < 1:
         raise BadInput(f"max_num_seqs ({max_num_seqs}) and prefill_chunk ({prefill_chunk}) must be at least 1.")
     checkpoint = open_checkpoint(path)
@@ -119,9 +121,10 @@ def assemble(
     else:
         pages = page_count_within(budget, per_token, context, max_num_seqs, page_tokens)
     kv_bytes = (pages := min(pages, room.pages or pages)) * page_tokens * per_token
-    stream = None if budget is None else Stream(
+    stream = None if budget is None else streaming(
         spec, machine, header.files, budget_bytes=budget, residency=residency, prefetch=prefetch, source=source,
         reserved_bytes=kv_bytes + held, rows=room.rows, laid=laid, waits=target.waits,
+        neurons=neurons,
     )  # fmt: skip
     tuning = apply_measured(machine, tuner)
     float8 = float8_for(fp8, checkpoint, machine)

@@ -137,8 +137,12 @@ class DenseFfn:
         self.down = Linear(load, f"{at}down", (spec.dim, spec.ffn_dim), bias=bias)
         self.act: str = spec.extra["act"]
         self.eps = spec.eps
+        stream = getattr(load, "stream", None)  # under a memory budget
+        self.rows = None if stream is None else stream.neurons(layer)
 
     def run(self, device: Device, x: Array, norm: Array | None, batch: Batch, add: Array | None = None) -> Array:
+        if self.rows is not None:
+            return self.rows.run(device, x, norm, self.eps, add)
         gate, up, down = self.gate, self.up, self.down
         return device.ffn(
             x, gate.weight, up.weight, down.weight, self.act, gate_bias=gate.bias, up_bias=up.bias,

@@ -156,6 +156,10 @@ class Stream:
         self.layers[ffn.layer] = streamed = StreamedExperts(self, ffn)
         return streamed
 
+    def neurons(self, layer: int) -> Any:
+        """What runs a feed-forward part whose neurons come and go one by one: models.neuron_stream has that."""
+        return None
+
     # ── before and after reading ────────────────────────────────────────────────────────
 
     def check(self, stored_bytes: int) -> None:

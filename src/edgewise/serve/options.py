@@ -44,6 +44,9 @@ RamBudget = Annotated[
 ]
 Residency = Annotated[str, typer.Option("--residency", help="with --ram-budget: who stays; see `edgewise members`")]
 Source = Annotated[str, typer.Option("--source", help="with --ram-budget: how files are read; auto: as measured")]
+Neurons = Annotated[
+    str, typer.Option("--neurons", help="of a model laid out by neurons, who is computed: gate, predictor, all")
+]
 Prefetch = Annotated[str, typer.Option("--prefetch", help="with --ram-budget: what is read before it is asked for")]
 
 

@@ -13,6 +13,7 @@ from edgewise.base import BadInput, Incompatible
 from edgewise.convert.auto import Row
 from edgewise.convert.choosing import convert_auto, ladder_of
 from edgewise.convert.converting import convert, target_of
+from edgewise.convert.neuron_layout import convert_neurons
 from edgewise.convert.streaming import convert_streamed
 from edgewise.convert.writing import Written
 from edgewise.serve.hub import locate
@@ -34,8 +35,13 @@ HeldOut = Annotated[
     typer.Option("--held-out", help="with -q auto: the text to measure on [the end of --calibrate, or the library]"),
 ]
 Layout = Annotated[
-    str | None, typer.Option("--layout", help="streamed: a folder whose experts or layers are read fastest by run")
+    str | None, typer.Option(
+        "--layout",
+        help="streamed: a folder whose experts or layers are read fastest by run; neurons: one whose feed-forward "
+        "rows are read one by one",
+    ),
 ]
+LAYOUTS = {"streamed": convert_streamed, "neurons": convert_neurons}
 Force = Annotated[bool, typer.Option("--force", "-f", help="replace an output that exists")]
 
 
@@ -76,12 +82,12 @@ def command(
     An interrupted conversion keeps its finished tensors beside the output; the same command goes on from them.
     """
     if layout is not None:
-        if layout != "streamed":
-            raise BadInput(f"There is no layout '{layout}'. Known: streamed.")
+        if layout not in LAYOUTS:
+            raise BadInput(f"There is no layout '{layout}'. Known: {', '.join(LAYOUTS)}.")
         if any((to, quant, quantiser, calibrate, max_loss, held_out, pure)):
-            raise Incompatible("--layout streamed keeps all formats: convert first, then lay the result out.")
+            raise Incompatible(f"--layout {layout} keeps all formats: convert first, then lay the result out.")
         with bar(f"{out.name}") as watch:
-            written = convert_streamed(locate(model), out, force=force, watch=watch)
+            written = LAYOUTS[layout](locate(model), out, force=force, watch=watch)
         report(written, as_json)
         return
     words = None if calibrate is None else read_text(calibrate)

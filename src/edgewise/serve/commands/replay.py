@@ -13,7 +13,7 @@ from edgewise.serve.lines import lines
 from edgewise.serve.options import Json, read_text, table
 from edgewise.weights.guessing import Recall, recall
 from edgewise.weights.replay import Access, belady, entropy, hit_rate, uniform
-from edgewise.weights.residency import FOR_LAYERS, RESIDENCIES
+from edgewise.weights.residency import FOR_LAYERS, FOR_NEURONS, RESIDENCIES
 
 ROOM = ("share", "slots")
 SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
@@ -51,7 +51,7 @@ def command(
     walk = load(trace)
     experts, accesses = walk.experts, walk.accesses
     count = experts * walk.layers
-    members = [name for name in RESIDENCIES if name != FOR_LAYERS and RESIDENCIES.load(name).keeps]
+    members = [name for name in RESIDENCIES if name not in (FOR_LAYERS, FOR_NEURONS) and RESIDENCIES.load(name).keeps]
     made = uniform(accesses, experts)
     rows = []
     for share in SHARES:

@@ -18,6 +18,7 @@ from edgewise.serve.options import (
     Context,
     Float8,
     Json,
+    Neurons,
     Policy,
     Prefetch,
     RamBudget,
@@ -86,6 +87,7 @@ def command(
     residency: Residency = "",
     prefetch: Prefetch = "none",
     source: Source = "auto",
+    neurons: Neurons = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="timings on standard error")] = False,
     as_json: Json = False,
 ) -> None:
@@ -118,7 +120,7 @@ def command(
     llm = LLM(
         path, threads=threads, ctx_size=context, kv_cache_dtype=kv_cache_dtype or "auto", device=device,
         policy=policy, swap=swap, speculator=speculator, verifier=verifier, fp8=fp8, ram_budget=ram_budget,
-        residency=residency, prefetch=prefetch, source=source, max_num_seqs=1,
+        residency=residency, prefetch=prefetch, source=source, neurons=neurons, max_num_seqs=1,
         seed=0 if builtin else int.from_bytes(os.urandom(4), "little"),
     )  # fmt: skip
     given = locals()
@@ -153,11 +155,15 @@ def command(
 
 
 def _once(session: "Session", text: str, *, echo: bool, verbose: bool, as_json: bool) -> None:
+    from edgewise.models.neuron_stream import NeuronStream
     from edgewise.serve.session import Answer
 
     answer, parts = Answer(), session.llm.parts
     seen = prompt = None
-    if parts.stream is not None:
+    rows = parts.stream if isinstance(parts.stream, NeuronStream) else None
+    if rows is not None:
+        print(f"edgewise: {rows.words()}", file=sys.stderr)
+    elif parts.stream is not None:
         from edgewise.serve.budget import afterwards, counted, outlook
         from edgewise.serve.budget import report as memory
 
@@ -172,13 +178,17 @@ def _once(session: "Session", text: str, *, echo: bool, verbose: bool, as_json: 
         if not as_json:
             print(piece, end="", flush=True)
     found = {"memory": memory(parts, seen, prompt or counted(parts))} if seen is not None else {}
+    if rows is not None:
+        found = {"memory": rows.report()}
     if as_json:
         print(json.dumps(report(answer) | found, ensure_ascii=False))
     elif not answer.text.endswith("\n"):
         print()
     if verbose:
         print(timing(answer), file=sys.stderr)
-    if found:
+    if rows is not None:
+        print(f"edgewise: {rows.afterwards(answer.metrics.tok_s)}", file=sys.stderr)
+    elif found:
         print(f"edgewise: {afterwards(found['memory'], answer.metrics.tok_s)}", file=sys.stderr)
     milestone("end")
 

@@ -15,6 +15,7 @@ from edgewise.serve import hub
 from edgewise.serve.options import (
     CacheType,
     Context,
+    Neurons,
     Policy,
     Prefetch,
     PrefixCache,
@@ -80,6 +81,7 @@ def command(
     ram_budget: RamBudget = None,
     residency: Residency = "",
     prefetch: Prefetch = "none",
+    neurons: Neurons = "",
 ) -> None:
     """Serves models over HTTP: OpenAI's completions and chat, and a page at /. Ctrl+C or SIGTERM finish what runs."""
     keys = (*_split(api_key), *_keys(api_key_file))
@@ -117,6 +119,7 @@ def command(
                 path, threads=threads, ctx_size=context, kv_cache_dtype=kv_cache_dtype or "auto", device=device,
                 policy=policy, swap=swap, prefix_cache=prefix_cache, speculator=speculator, verifier=verifier,
                 max_num_seqs=max_num_seqs, ram_budget=ram_budget, residency=residency, prefetch=prefetch,
+                neurons=neurons,
                 seed=int.from_bytes(os.urandom(4), "little"),
             )  # fmt: skip
             return llm, template_of(llm, chat_template, chat_template_file)

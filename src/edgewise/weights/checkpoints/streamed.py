@@ -7,16 +7,20 @@ Cost:   as that one; the list of bundles is held in memory
 Status: kept
 """
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from edgewise.base import BadInput
 from edgewise.kernels import formats
 from edgewise.kernels.parsing import parse_safetensors
 from edgewise.weights import bundle
 from edgewise.weights.api import Checkpoint, Extent, Header, Key, TensorInfo
+from edgewise.weights.neurons import LaidNeurons
 
 LIST = "streamed.json"
 BUNDLES = "streamed.safetensors"
@@ -51,6 +55,7 @@ class StreamedCheckpoint:
             tensors = listed["tensors"].items()
             self._tensors = {name: (tuple(map(int, shape)), str(fmt)) for name, (shape, fmt) in tensors}
             self.layout = dict(_laid(listed["bundles"], path, len(header.files), self.piece_bytes))
+            self.neurons = list(_neurons(listed.get("neurons", ()), path, len(header.files)))
             for shape, fmt in self._tensors.values():
                 formats.nbytes(fmt, shape[-1])
         except (KeyError, TypeError, ValueError, AttributeError) as problem:
@@ -89,6 +94,30 @@ def _laid(listed: Sequence[Mapping[str, Any]], path: Path, file: int, piece: int
             raise ValueError(f"{key} does not lie on whole pages, or lacks checksums")
         parts = tuple((int(rows), int(cols), str(fmt)) for rows, cols, fmt in one["parts"])
         yield key, Laid(Extent(file, tensor.offset, tensor.nbytes), parts, sums)
+
+
+def _neurons(listed: Sequence[Mapping[str, Any]], path: Path, file: int) -> Iterator[LaidNeurons]:
+    """The layers whose neurons lie one by one; their sums are read."""
+    if not listed:
+        return
+    fd, size = bundle.open_file(path)
+    with bundle.closing(fd):
+        held = {tensor.name: tensor for tensor in parse_safetensors(fd, size, str(path)).tensors}
+        for one in listed:
+            layer, count, dim, step = (int(one[name]) for name in ("layer", "count", "dim", "step"))
+            fmt = str(one["format"])
+            row, rows, sums = formats.nbytes(fmt, dim), held[neurons_name(layer)], held[f"{neurons_name(layer)}.sums"]
+            if step % PAGE or not 3 * row <= step or rows.offset % PAGE or rows.nbytes != count * step:
+                raise ValueError(f"the neurons of layer {layer} do not lie on whole pages")
+            data = os.pread(fd, 16 * count, sums.offset)
+            if sums.nbytes != 16 * count or len(data) != 16 * count or count <= 0:
+                raise ValueError(f"the neurons of layer {layer} lack checksums")
+            checked = np.frombuffer(data, "<u8").astype(np.uint64).reshape(count, 2)
+            yield LaidNeurons(layer, Extent(file, rows.offset, rows.nbytes), count, dim, fmt, step, row, checked)
+
+
+def neurons_name(layer: int) -> str:
+    return f"layers.{layer}.neurons"
 
 
 def bundle_name(key: Key) -> str:

@@ -49,6 +49,10 @@ class FileSource:
             return None
         return Place(self._open(extent.file), extent.offset, self.files[extent.file])
 
+    def descriptor(self, file: int) -> tuple[int, Path] | None:
+        """An open file, for who reads by himself. None: the bytes must come through read()."""
+        return None if self._preadv is not os.preadv else (self._open(file), self.files[file])
+
     def _open(self, file: int) -> int:
         with self._opening:  # two threads would both open it, and one descriptor would be lost
             if file not in self._fds:
