@@ -6,6 +6,7 @@ edgewise train base --bf16 --compile       # on a CPU with avx512_bf16
 edgewise train l --smoke                   # the whole way in seconds, with a tiny model
 edgewise train prepare                     # the text alone; --packages reads installed ones too
 edgewise train medusa MODEL                # heads that draft for a model; --help tells the rest
+edgewise train predictor FOLDER            # who will fire in a relu model; --help tells the rest
 edgewise train eval moe                    # what the member is good for, in figures
 edgewise train report base                 # bits per byte and samples, again
 edgewise train export draft --to FILE.gguf # or --to FOLDER
@@ -107,6 +108,11 @@ def chosen(args: argparse.Namespace) -> tuple[str, Recipe]:
 def run(argv: list[str]) -> None:
     if argv and argv[0] in DRAFTERS:
         DRAFTERS[argv[0]](argv[1:])
+        return
+    if argv and argv[0] == "predictor":
+        from edgewise.train.predictor import main as predictor
+
+        predictor(argv[1:])
         return
     args = parser().parse_args(argv)
     if args.words == ["losses"]:
