@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from edgewise.base import BadInput, Unsupported
 from edgewise.convert.converting import convert
@@ -11,6 +12,8 @@ from edgewise.convert.inflating import GIB, inflate, shares, shifted
 from edgewise.convert.rows import StoredRows, row_count, values
 from edgewise.embedded import embedded_model
 from edgewise.kernels import formats
+from edgewise.models import read_spec
+from edgewise.models.neurons.predictor import FILE, read_heads
 from edgewise.serve.llm import LLM
 from edgewise.testing.tiny import tiny_model
 from edgewise.weights import open_checkpoint
@@ -33,6 +36,33 @@ def test_logits_stay(architecture: str, times: int, tmp_path: Path) -> None:
     small, large = logits(model), logits(tmp_path / "large.gguf")
     assert np.abs(small - large).max() <= 1e-5 * np.abs(small).max()
     assert (small.argmax(-1) == large.argmax(-1)).all()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_folder_keeps_its_relu_and_its_predictor(tied: bool, tmp_path: Path) -> None:
+    model = tiny_model("llama", tmp_path / "model", hidden_act="relu", dtype="BF16", tie_word_embeddings=tied)
+    rng = np.random.default_rng(0)
+    heads = {"layers.0.in": (8, 48), "layers.0.out": (80, 8), "layers.0.bias": (80,)}
+    save_file({n: rng.standard_normal(s).astype(np.float32) for n, s in heads.items()}, model / FILE)
+    before = (model / "model.safetensors").stat().st_size
+    inflate(model, tmp_path / "large", gib=40 * before / GIB)
+    small, large = logits(model), logits(tmp_path / "large")
+    assert np.abs(small - large).max() <= 1e-2 * np.abs(small).max()  # rounded to BF16, and added up in another order
+    spec = read_spec(open_checkpoint(tmp_path / "large").header())
+    assert spec.extra["act"] == "relu"
+    copies, neurons = spec.dim // 48, spec.ffn_dim // 80
+    assert min(copies, neurons) > 1
+    narrow, wide = read_heads(model / FILE), read_heads(tmp_path / "large" / FILE)
+    x = rng.standard_normal(48).astype(np.float32)
+    # every copy of the stream brings a share of it
+    scores = [h["layers.0.out"] @ (h["layers.0.in"] @ y) + h["layers.0.bias"]
+              for h, y in ((narrow, x), (wide, np.tile(x / copies, copies)))]  # fmt: skip
+    np.testing.assert_allclose(np.tile(scores[0], neurons), scores[1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match="from a Llama's folder only"):
+        inflate(tiny_model("qwen3", tmp_path / "model"), tmp_path / "large", gib=0.01)
 
 
 def test_quantised_weights_stay_in_their_format_and_no_row_is_zero(tmp_path: Path) -> None:
@@ -69,8 +99,6 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(tmp_path: Pat
     model = tiny_model("llama", tmp_path / "model")
     with pytest.raises(BadInput, match="already"):
         inflate(model, tmp_path / "large.gguf", gib=1e-6)
-    with pytest.raises(BadInput, match="Only GGUF"):
-        inflate(model, tmp_path / "large", gib=1)
     with pytest.raises(Unsupported, match="cannot be widened"):
         inflate(tiny_model("gemma2", tmp_path / "gemma"), tmp_path / "large.gguf", gib=0.01)
     assert not (tmp_path / "large.gguf").exists()

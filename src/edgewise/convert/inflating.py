@@ -8,6 +8,7 @@ Idea: Chen et al. 2015, Net2Net, https://arxiv.org/abs/1511.05641
 """
 
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -18,18 +19,21 @@ import numpy as np
 import numpy.typing as npt
 
 from edgewise.base import BadInput, Unsupported
-from edgewise.convert.converting import gguf_of, stored_gguf
+from edgewise.convert.converting import copy_companions, gguf_of, stored_gguf
 from edgewise.convert.models import describe
 from edgewise.convert.quantisers import QUANTISERS
-from edgewise.convert.rows import Rows
-from edgewise.convert.writing import Order, Watch, Written, save_gguf
+from edgewise.convert.quantising import Narrowing
+from edgewise.convert.rows import Rows, StoredRows, constant
+from edgewise.convert.safetensors_writer import write_safetensors
+from edgewise.convert.writing import Order, Watch, Written, save_gguf, save_safetensors
 from edgewise.decode.drafting_weights import beside, companions, read_tensors, write_tensors
 from edgewise.decode.drafting_weights import widened as widened_drafts
 from edgewise.kernels import formats
 from edgewise.models import read_spec
 from edgewise.models.api import ModelSpec
+from edgewise.models.neurons.predictor import FILE, read_heads
 from edgewise.weights import open_checkpoint
-from edgewise.weights.api import Source
+from edgewise.weights.api import Checkpoint, Source
 from edgewise.weights.sources import SOURCES
 
 Bytes = npt.NDArray[np.uint8]
@@ -151,16 +155,18 @@ def tiled(name: str, rows: Rows, by: Factors) -> Rows:
 
 
 def inflate(model: Path, out: Path, *, gib: float, force: bool = False, watch: Watch | None = None) -> Written:
-    """Writes `model` as a GGUF file of about `gib` GiB that gives the same logits, but for the last bits.
+    """Writes `model` as a file or folder of about `gib` GiB that gives the same logits, but for the last bits.
 
-    Raises BadInput when the model is already larger, Unsupported for architectures and formats that cannot be widened.
+    A folder comes from a Llama's folder only, keeps its settings (GGUF cannot say that a gate is a relu), and has its
+    predictor widened too. Raises BadInput when the model is already larger, Unsupported for architectures and formats
+    that cannot be widened.
     """
     if not 0 < gib < 1 << 20:
         raise BadInput(f"--gib must be between 0 and {1 << 20} but is {gib}.")
-    if out.suffix != ".gguf":
-        raise BadInput(f"Only GGUF files are written: name the output something.gguf, not {out.name}.")
     checkpoint = open_checkpoint(model)
     header = checkpoint.header()
+    if out.suffix != ".gguf":
+        return _inflate_folder(checkpoint, out, int(gib * GIB), force, watch)
     source: Source = SOURCES.build("file", files=header.files)
     try:
         if header.dialect == "gguf":
@@ -188,6 +194,65 @@ def inflate(model: Path, out: Path, *, gib: float, force: bool = False, watch: W
         f"{by.stream} times the width, {by.heads} times the heads, {by.neurons} times the neurons of {header.name}."
     )
     return written
+
+
+_HF_NAMES = (
+    ("model.embed_tokens.", "token_embd."), ("model.norm.", "output_norm."), ("lm_head.", "output."),
+    ("model.layers.", "blk."), ("self_attn.o_proj", "attn_output"), ("self_attn.", "attn_"), ("mlp.", "ffn_"),
+    ("input_layernorm", "attn_norm"), ("post_attention_layernorm", "ffn_norm"), ("_proj.", "."),
+)  # fmt: skip
+
+
+def _inflate_folder(checkpoint: Checkpoint, out: Path, target: int, force: bool, watch: Watch | None) -> Written:
+    header = checkpoint.header()
+    if header.dialect != "hf" or header.architecture != "llama":
+        raise Unsupported("A folder can be made from a Llama's folder only. Name the output something.gguf.")
+    spec, source = read_spec(header), SOURCES.build("file", files=header.files)
+    names, tensors = {}, {}
+    try:
+        for name in checkpoint.names():
+            alike = name
+            for theirs, ours in _HF_NAMES:
+                alike = alike.replace(theirs, ours)
+            names[name], tensors[alike] = alike, StoredRows(checkpoint.info(name), source)
+        if "output.weight" not in tensors:
+            names["lm_head.weight"], tensors["output.weight"] = "output.weight", tensors["token_embd.weight"]
+        by = factors(tensors, target)
+        config = {
+            **header.config, "hidden_size": spec.dim * by.stream, "intermediate_size": spec.ffn_dim * by.neurons,
+            "num_attention_heads": spec.heads * by.heads, "num_key_value_heads": spec.kv_heads * by.heads,
+            "head_dim": spec.head_dim, "tie_word_embeddings": False,
+        }  # fmt: skip
+
+        def others(folder: Path) -> None:
+            copy_companions(header, folder)
+            if (header.folder / FILE).is_file():
+                widen_predictor(header.folder / FILE, folder, by)
+
+        order = Order(out, QUANTISERS.build("rtn"), None, force, watch, (*header.files, header.folder))
+        wide = {name: tiled(alike, tensors[alike], by) for name, alike in names.items()}
+        written = save_safetensors(config, wide, order, others)
+    finally:
+        source.close()
+    written.notices.append(
+        f"{by.stream} times the width, {by.heads} times the heads, {by.neurons} times the neurons of {header.name}."
+    )
+    return written
+
+
+def widen_predictor(path: Path, folder: Path, by: Factors) -> None:
+    """Copies of a neuron fire together. The norm's weights hold the stream's shares, so a copy of it brings
+    that share of every input, and the inner matrix is repeated as it is."""
+    new: dict[str, Rows] = {}
+    for name, values in read_heads(path).items():
+        kind = name.rpartition(".")[2]
+        copies = {"in": (1, by.stream), "bias": by.neurons}.get(kind, (by.neurons, 1))
+        wide = np.tile(values, copies)
+        new[name] = constant(np.ascontiguousarray(wide, np.float32))
+    made = Narrowing(QUANTISERS.build("rtn")).tensors(new, dict.fromkeys(new, "F32"))
+    with tempfile.TemporaryDirectory(dir=folder) as apart:
+        (written,) = write_safetensors(Path(apart), made)
+        written.rename(folder / FILE)
 
 
 def widened(metadata: Mapping[str, Any], spec: ModelSpec, by: Factors) -> dict[str, Any]:

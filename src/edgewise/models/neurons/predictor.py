@@ -1,7 +1,7 @@
 """Those that a small trained network expects to fire: `edgewise train predictor` writes it beside the model.
 
 Paper:  Alizadeh et al., LLM in a flash, arXiv 2312.11514, section 3.1 (low rank, one for each layer)
-Approx. A neuron that fires unexpectedly is missing: `train predictor` prints recall and precision.
+Approximate: a neuron that fires unexpectedly is missing: `train predictor` prints recall and precision.
 Needs:  predictor.safetensors in the model's folder
 Cost:   rank x (width + neurons) weights a layer in memory
 Status: kept
