@@ -12,7 +12,7 @@ PLAINEST = {
     "tokenizer": "hf",
     "device": "reference", "checkpoint": "safetensors", "source": "file", "kv": "paged", "sampler": "greedy",
     "policy": "fcfs", "runner": "text", "quantiser": "nearest", "architecture": "llama", "model": "llama",
-    "router": "softmax", "format": "F32", "bench": "speed",
+    "router": "softmax", "format": "F32", "bench": "speed", "neurons": "all",
 }  # fmt: skip
 ITEMS = (("Paper:",), ("Exact.", "Exact:", "Approximate.", "Approximate:"), ("Needs:",), ("Cost:",), ("Status:",))
 STATUSES = ("kept", "trial", "retired")

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from edgewise.serve import capping
 from edgewise.serve.benches import memory
 from edgewise.serve.cli import main
 from edgewise.testing.tiny import tiny_model
@@ -48,7 +49,7 @@ def test_the_bench_compares_texts_and_medians(monkeypatch, model, tmp_path, caps
         return {**one, "peak_rss_bytes": 10, **({} if name == "all" else {"memory": more})}
 
     monkeypatch.setattr(memory, "run", run)
-    monkeypatch.setattr(memory, "GROUPS", tmp_path / "nowhere")
+    monkeypatch.setattr(capping, "GROUPS", tmp_path / "nowhere")
     words = ["bench", "memory", str(model), "--ram-budget", "1GiB", "--pairs", "2", "--members", "all,lru+none"]
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

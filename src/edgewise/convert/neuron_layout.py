@@ -24,7 +24,7 @@ from edgewise.kernels import formats
 from edgewise.kernels.neurons import FORMATS
 from edgewise.models.loading import examine
 from edgewise.models.streaming import PIECE_BYTES
-from edgewise.weights import open_checkpoint
+from edgewise.weights import bundle, open_checkpoint
 from edgewise.weights.checkpoints.streamed import BUNDLES, LIST, PAGE, VERSION, StreamedCheckpoint, neurons_name
 from edgewise.weights.neurons import sums_of
 from edgewise.weights.sources import SOURCES
@@ -105,7 +105,7 @@ def _copy_predictor(folder: Path, made: Path) -> None:
     from edgewise.models.neurons.predictor import FILE
 
     if (folder / FILE).is_file():
-        (made / FILE).write_bytes((folder / FILE).read_bytes())
+        (made / FILE).write_bytes(bundle.read_bytes(folder / FILE, 1 << 30))
 
 
 def _table(file: Any, layers: int, count: int, step: int) -> list[tuple[int, int]]:

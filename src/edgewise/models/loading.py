@@ -20,6 +20,7 @@ from edgewise.models.configs import Config
 from edgewise.models.float8 import Scales, held_as
 from edgewise.models.names import Names
 from edgewise.models.ropes import RopeSettings, RopeTable
+from edgewise.models.neuron_stream import NeuronStream
 from edgewise.models.streaming import Stream
 from edgewise.models.ternary import PER_BYTE, PackedTernary, is_packed_ternary
 from edgewise.weights.api import Checkpoint, Header, Source, TensorInfo
@@ -34,7 +35,7 @@ class CheckpointLoader:
 
     def __init__(
         self, checkpoint: Checkpoint, source: Source | None, device: Device, names: Names, float8: str = "bf16",
-        stream: Stream | None = None,
+        stream: Stream | NeuronStream | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.source = source
@@ -291,7 +292,7 @@ class Loading:
 
 def begin_model(
     checkpoint: Checkpoint, device: Device, *, source: Source | None = None, context: int | None = None,
-    float8: str = "bf16", stream: Stream | None = None,
+    float8: str = "bf16", stream: Stream | NeuronStream | None = None,
 ) -> tuple[Model, Loading]:
     """Checks settings against tensors and begins to read the weights; other work may be done until `Loading.wait`.
 

@@ -20,5 +20,7 @@ BENCHES = Catalog("bench", __name__, {
     "memory": ".memory:measure_memory",
     "offload": ".offload:measure_offload",
     "layers": ".layers:measure_layers",
+    "flash": ".flash:measure_flash",
+    "window": ".window:measure_window",
     "structured": ".structured:measure_structured",
 })  # fmt: skip

@@ -12,8 +12,6 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,11 +19,9 @@ import typer
 
 from edgewise.base import BadInput
 from edgewise.models.streaming import parse_size
+from edgewise.serve.capping import PROMPT, group
 from edgewise.serve.hub import locate
 from edgewise.serve.options import Json, Threads, human, table
-
-GROUPS = Path("/sys/fs/cgroup/memory")
-PROMPT = "Once upon a time there was a small machine that wanted to"
 
 
 def measure_memory(
@@ -104,21 +100,3 @@ def summary(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "wait_token_s": median("io_wait_s", "memory") / count,
         "bytes_token": median("bytes_read", "memory") / count, "slots": int(median("slots", "memory")),
     }  # fmt: skip
-
-
-@contextmanager
-def group(limit: int) -> Iterator[Path | None]:
-    """A control group with this limit; None where none can be made."""
-    folder = GROUPS / f"edgewise-bench-{os.getpid()}"
-    try:
-        folder.mkdir()
-        (folder / "memory.limit_in_bytes").write_text(str(limit))
-    except OSError:
-        if folder.exists():
-            folder.rmdir()
-        yield None
-        return
-    try:
-        yield folder
-    finally:
-        folder.rmdir()
