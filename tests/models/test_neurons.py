@@ -13,6 +13,7 @@ from edgewise.kernels.neurons import add_neurons
 from edgewise.models import neuron_stream
 from edgewise.serve.llm import LLM
 from edgewise.testing.tiny import tiny_model
+from edgewise.weights import open_checkpoint
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 200, 31] * 5, [9, 8, 7]]
 GREEDY = SamplingParams(max_tokens=12, temperature=0.0, ignore_eos=True)
@@ -145,12 +146,14 @@ def test_a_wrong_bit_is_noticed(models, tmp_path) -> None:
     folder = shutil.copytree(models("relu", "BF16")[0], tmp_path / "laid")
     path = folder / "streamed.safetensors"
     data = bytearray(path.read_bytes())
-    for at in range(4096, len(data), 4096):
-        data[at + 100] ^= 4  # of every up row
+    extents = [laid.extent for laid in open_checkpoint(folder).neurons]
+    for extent in extents:
+        for at in range(extent.offset, extent.offset + extent.nbytes, 4096):
+            data[at + 100] ^= 4  # of every up row
     path.write_bytes(data)
     said = LLM(folder, threads=1, ctx_size=64).generate(PROMPTS[:1], GREEDY)[0].outputs[0].error
     assert "do not have their checksum" in str(said)
-    data[4096] ^= 4  # a gate row
+    data[extents[1].offset] ^= 4  # a gate row
     path.write_bytes(data)
     with pytest.raises(BadInput, match="do not have their checksums"):
         LLM(folder, threads=1, ctx_size=64)
