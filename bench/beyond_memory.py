@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgewise.serve.benches.memory import group, run
+from edgewise.serve.benches.memory import run
+from edgewise.serve.capping import group
 
 MAP = {"llama.cpp": None, "llama.cpp, 128 KiB read-ahead": 128}
 

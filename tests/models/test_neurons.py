@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from edgewise.base import BadInput, OutOfRoom, SamplingParams, Unsupported
 from edgewise.convert.neuron_layout import convert_neurons
@@ -11,6 +12,7 @@ from edgewise.kernels.devices import DEVICES
 from edgewise.kernels.devices.cpu import tables
 from edgewise.kernels.neurons import add_neurons
 from edgewise.models import neuron_stream
+from edgewise.models.neurons.predictor import FILE
 from edgewise.serve.llm import LLM
 from edgewise.testing.tiny import tiny_model
 from edgewise.weights import open_checkpoint
@@ -131,6 +133,20 @@ def test_a_silu_model_computes_all_of_them(models) -> None:
     assert texts(LLM(path, threads=1, ctx_size=128)) == wanted
     with pytest.raises(Unsupported, match="needs a relu gate"):
         LLM(path, threads=1, ctx_size=128, neurons="gate")
+
+
+def test_whoever_expects_everybody_is_exact_and_nobody_else_is(models, tmp_path) -> None:
+    path, wanted = models("relu", "BF16")
+    folder = shutil.copytree(path, tmp_path / "laid")
+    rng = np.random.default_rng(0)
+    heads = {f"layers.{layer}.{name}": rng.standard_normal(shape).astype(np.float32)
+             for layer in range(3) for name, shape in (("in", (4, 48)), ("out", (80, 4)), ("bias", (80,)))}  # fmt: skip
+    save_file(heads, folder / FILE)
+    assert texts(LLM(folder, threads=1, ctx_size=128, neurons="predictor:margin=1e9")) == wanted
+    assert texts(LLM(folder, threads=1, ctx_size=128, neurons="predictor:margin=-1e9")) != wanted
+    save_file(heads | {"layers.2.in": np.ones((4, 44), np.float32)}, folder / FILE)
+    with pytest.raises(BadInput, match="Train the predictor again"):
+        LLM(folder, threads=1, ctx_size=128, neurons="predictor")
 
 
 @pytest.mark.parametrize("source", ["faulty:kind=eio,at=20", "faulty:kind=flip,at=20", "faulty:kind=end,at=20"])
