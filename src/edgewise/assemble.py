@@ -58,7 +58,8 @@ class Assembly:
     template: ChatTemplate | None
     loading: Loading
     tuning: Tuning | None  # to be given some time between steps
-    stream: Stream | NeuronStream | None  # under a memory budget: the weights that come and go
+    stream: Stream | None  # under a memory budget: the weights that come and go
+    neurons: NeuronStream | None  # of a model laid out by neurons
 
 
 def assemble(
@@ -84,8 +85,7 @@ def assemble(
     ram_budget: str | int | None = None,
     residency: str = "",
     prefetch: str = "none",
-    source: str = "auto",
-    neurons: str = "",
+    source: str = "auto", neurons: str = "",
 ) -> Assembly:
     """ctx_size: None is the model's context but at most 4096, 0 is the model's. Members go by catalog name, with
     settings ("ngram:n=3"); a device may be one that exists. What can be refused is, before the weights are read or
@@ -168,9 +168,10 @@ def assemble(
         sequences=max_num_seqs, page_tokens=page_tokens, seed=seed, swap=swapping,
         pieces=None if tokenizer is None else tokenizer.token_bytes,
     )  # fmt: skip
+    bundles, rows = (None, stream) if isinstance(stream, NeuronStream) else (stream, None)
     return Assembly(
         header, model.spec, machine, model, cache, dtype, kv_bytes, context, work, engine, tokenizer, template,
-        loading, tuning, stream,
+        loading, tuning, bundles, rows,
     )
 
 

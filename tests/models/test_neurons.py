@@ -116,7 +116,7 @@ def test_the_text_is_the_dense_one(models, monkeypatch, settings, slots, fmt) ->
         monkeypatch.setattr(neuron_stream.NeuronStream, "_room", lambda self, process, resident: slots)
     llm = LLM(path, threads=2, ctx_size=128, **settings)
     assert texts(llm) == wanted
-    store = llm.parts.stream.running
+    store = llm.parts.neurons.running
     counts = store.counts
     assert counts.read > 0
     assert store.held() <= store.slots.count

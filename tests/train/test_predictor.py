@@ -38,7 +38,7 @@ def test_it_is_found_and_used(model, tmp_path, capsys) -> None:
     assert [o.outputs[0].token_ids for o in sure.generate(prompts, GREEDY)] == [
         o.outputs[0].token_ids for o in dense.generate(prompts, GREEDY)
     ]
-    assert sure.parts.stream.running.counts.asked > whole.parts.stream.running.counts.asked
+    assert sure.parts.neurons.running.counts.asked > whole.parts.neurons.running.counts.asked
 
 
 def test_heads_learn_what_can_be_learnt_and_chance_does_not() -> None:

@@ -246,7 +246,7 @@ def widen_predictor(path: Path, folder: Path, by: Factors) -> None:
     new: dict[str, Rows] = {}
     for name, values in read_heads(path).items():
         kind = name.rpartition(".")[2]
-        copies = {"in": (1, by.stream), "bias": by.neurons}.get(kind, (by.neurons, 1))
+        copies = (1, by.stream) if kind == "in" else (by.neurons,) if kind == "bias" else (by.neurons, 1)
         wide = np.tile(values, copies)
         new[name] = constant(np.ascontiguousarray(wide, np.float32))
     made = Narrowing(QUANTISERS.build("rtn")).tensors(new, dict.fromkeys(new, "F32"))

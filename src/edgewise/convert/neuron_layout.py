@@ -110,7 +110,8 @@ def _copy_predictor(folder: Path, made: Path) -> None:
 
 def _table(file: Any, layers: int, count: int, step: int) -> list[tuple[int, int]]:
     """Writes the container's header; where each layer's neurons and sums begin in the file."""
-    entries, offset = {}, 0
+    entries: dict[str, Any] = {}
+    offset = 0
     for layer in range(layers):
         for name, nbytes, shape in ((neurons_name(layer), count * step, [count, step]),
                                     (f"{neurons_name(layer)}.sums", -(-16 * count // PAGE) * PAGE, None)):  # fmt: skip

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from edgewise.base import BadInput, SamplingParams
-from edgewise.models.neuron_stream import PART_BYTES, NeuronStream
+from edgewise.models.neuron_stream import PART_BYTES
 from edgewise.serve.capping import PROMPT, group
 from edgewise.serve.hub import locate
 from edgewise.serve.options import Json, Neurons, Threads, human, table
@@ -120,8 +120,8 @@ def run_one(
         picks = picks or neurons
         stays = f"neurons:window={window}" if window and stays == "neurons" else stays
     llm = LLM(path, threads=threads, ctx_size=2048, max_num_seqs=1, ram_budget=limit, residency=stays, neurons=picks)
-    stream = llm.parts.stream
-    if not isinstance(stream, NeuronStream):
+    stream = llm.parts.neurons
+    if stream is None:
         raise BadInput(f"{path} is not laid out by neurons; `edgewise convert --layout neurons` does it.")
     store = stream.running
     part = PART_BYTES // store.slots.nbytes

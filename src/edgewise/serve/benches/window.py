@@ -16,7 +16,7 @@ import typer
 
 from edgewise.base import BadInput, SamplingParams
 from edgewise.base.limits import peak_resident_bytes
-from edgewise.models.streaming import Stream, parse_size
+from edgewise.models.streaming import parse_size
 from edgewise.serve.capping import PROMPT
 from edgewise.serve.hub import locate
 from edgewise.serve.options import Json, Threads, human
@@ -39,7 +39,7 @@ def measure_window(
 
     llm = LLM(locate(model), threads=threads, ctx_size=512, max_num_seqs=1, ram_budget=ram_budget)
     stream = llm.parts.stream
-    if not isinstance(stream, Stream) or stream.layers:
+    if stream is None or stream.layers:
         raise BadInput(f"{model} is no dense model whose layers come and go.")
     store = stream.running
     pieces = llm.stream(PROMPT, SamplingParams(max_tokens=pairs * tokens + 2, temperature=0.0, ignore_eos=True))

@@ -155,12 +155,11 @@ def command(
 
 
 def _once(session: "Session", text: str, *, echo: bool, verbose: bool, as_json: bool) -> None:
-    from edgewise.models.neuron_stream import NeuronStream
     from edgewise.serve.session import Answer
 
     answer, parts = Answer(), session.llm.parts
     seen = prompt = None
-    rows = parts.stream if isinstance(parts.stream, NeuronStream) else None
+    rows = parts.neurons
     if rows is not None:
         print(f"edgewise: {rows.words()}", file=sys.stderr)
     elif parts.stream is not None:
