@@ -19,8 +19,8 @@ from edgewise.models.api import Model, ModelSpec, Rope
 from edgewise.models.configs import Config
 from edgewise.models.float8 import Scales, held_as
 from edgewise.models.names import Names
-from edgewise.models.ropes import RopeSettings, RopeTable
 from edgewise.models.neuron_stream import NeuronStream
+from edgewise.models.ropes import RopeSettings, RopeTable
 from edgewise.models.streaming import Stream
 from edgewise.models.ternary import PER_BYTE, PackedTernary, is_packed_ternary
 from edgewise.weights.api import Checkpoint, Header, Source, TensorInfo
