@@ -80,11 +80,9 @@ def assemble(
     sampler: str = "standard",
     runner: str = "text",
     tuner: str = "none",
-    seed: int = 0,
-    fp8: str = "auto",
+    seed: int = 0, fp8: str = "auto",
     ram_budget: str | int | None = None,
-    residency: str = "",
-    prefetch: str = "none",
+    residency: str = "", prefetch: str = "none",
     source: str = "auto", neurons: str = "",
 ) -> Assembly:
     """ctx_size: None is the model's context but at most 4096, 0 is the model's. Members go by catalog name, with
@@ -123,8 +121,7 @@ def assemble(
     kv_bytes = (pages := min(pages, room.pages or pages)) * page_tokens * per_token
     stream = None if budget is None else streaming(
         spec, machine, header.files, budget_bytes=budget, residency=residency, prefetch=prefetch, source=source,
-        reserved_bytes=kv_bytes + held, rows=room.rows, laid=laid, waits=target.waits,
-        neurons=neurons,
+        reserved_bytes=kv_bytes + held, rows=room.rows, laid=laid, waits=target.waits, neurons=neurons,
     )  # fmt: skip
     tuning = apply_measured(machine, tuner)
     float8 = float8_for(fp8, checkpoint, machine)

@@ -5,7 +5,7 @@ computed while the next are read. The order of additions is that of the neurons,
 parts changes no bit (law 1), and with all neurons the result is the dense one (docs/decisions/0140).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -245,7 +245,7 @@ def _cuts(ids: Ints, most: int) -> Iterator[tuple[int, int]]:
 
 def streaming(
     spec: ModelSpec, device: Device, files: Sequence[Path], *, laid: StreamedCheckpoint | None, prefetch: str = "none",
-    neurons: str = "", **settings: Any,
+    neurons: str = "", waits: Sequence[Callable[[], bool]] = (), **settings: Any,
 ) -> Stream | NeuronStream:  # fmt: skip
     """What lets a model run under a memory budget: by neurons where it is laid out so, else by experts or layers."""
     if laid is not None and laid.neurons:
@@ -254,4 +254,4 @@ def streaming(
         return NeuronStream(spec, device, laid, neurons=neurons, **settings)
     if neurons:
         raise BadInput("Neurons can be chosen in a model laid out by `convert --layout neurons` only.")
-    return Stream(spec, device, files, laid=laid, prefetch=prefetch, **settings)
+    return Stream(spec, device, files, laid=laid, prefetch=prefetch, waits=waits, **settings)
