@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgewise.base import BadInput, OutOfRoom
+from edgewise.base import BadInput, OutOfRoom, Unsupported
 from edgewise.base.limits import peak_resident_bytes, resident_bytes
 from edgewise.kernels.api import Array, Device, Ints, Slots, Streams, Weight
 from edgewise.kernels.neurons import add_neurons
@@ -46,6 +46,8 @@ class NeuronStream:
         self, spec: ModelSpec, device: Device, laid: StreamedCheckpoint, *, budget_bytes: int, residency: str = "",
         neurons: str = "", source: str = "file", reserved_bytes: int = 0, rows: int = 512,
     ) -> None:  # fmt: skip
+        if not hasattr(device, "slots"):
+            raise Unsupported(f"Device '{device.info.name}' keeps all weights in memory; neurons need device 'cpu'.")
         self.spec, self.device, self.laid = spec, device, laid
         self.budget_bytes, self.reserved_bytes = budget_bytes, reserved_bytes
         self.rows = fitting_rows(spec, rows, budget_bytes)
@@ -122,8 +124,7 @@ class NeuronStream:
 
     def open(self, slots: int = 0) -> None:
         """Loads what the picker keeps, and makes as many slots as the budget allows or as are asked for."""
-        assert hasattr(self.device, "slots")
-        machine: Streams = self.device
+        machine: Streams = self.device  # type: ignore[assignment]  # asked when it was made
         source = SOURCES.build(self._source, files=self.laid.header().files, direct=True)
         for one in self.laid.neurons:
             self.picker.open(self.device, one, self.act, source, self.laid.header().folder)
