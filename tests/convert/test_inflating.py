@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from edgewise.base import BadInput, Unsupported
+from edgewise.base import BadInput, SamplingParams, Unsupported
 from edgewise.convert.converting import convert
 from edgewise.convert.inflating import GIB, inflate, shares, shifted
 from edgewise.convert.rows import StoredRows, row_count, values
@@ -109,3 +109,15 @@ def test_the_embedded_model_says_the_same(tmp_path: Path) -> None:
     small, large = logits(embedded_model()), logits(tmp_path / "large.gguf")
     assert np.abs(small - large).max() <= 1e-3 * np.abs(small).max()
     assert (small.argmax(-1) == large.argmax(-1)).all()
+
+
+def test_what_drafts_for_a_model_is_widened_with_it(tmp_path: Path) -> None:
+    notices = inflate(embedded_model(), tmp_path / "large.gguf", gib=0.03).notices
+    assert any("which drafts for it" in notice for notice in notices)
+    steps = []
+    for model in (embedded_model(), tmp_path / "large.gguf"):
+        with LLM(model, threads=1, speculator="medusa") as llm:
+            llm.generate("def add(a, b):", SamplingParams(temperature=0, max_tokens=32, ignore_eos=True))
+            steps.append(llm.parts.engine.steps)
+    assert abs(steps[0] - steps[1]) <= 3  # the last bits of logits differ, and with them a close decision, perhaps
+    assert steps[0] < 30
