@@ -75,7 +75,7 @@ class LlmCadSpeculator:
     taps: ClassVar[frozenset[Tap]] = frozenset()
 
     def __init__(
-        self, model: str = "", nodes: int = 24, split: float = 0.3, alpha: float = 0.01, adapt: bool = True,
+        self, model: str = "", nodes: int = 32, split: float = 0.1, alpha: float = 0.01, adapt: bool = True,
         ahead: bool = True, gate: bool = True, dtype: str = "f16",
     ) -> None:
         if not model:
@@ -191,7 +191,8 @@ class LlmCadSpeculator:
             self._level_s += 0.1 * (spent.draft_s / self._passes - self._level_s)
         if not self.adapt:
             return
-        row_s = max(0.0, spent.pass_s - plain) / max(1, spent.decode - len(outcomes))
+        more = max(0.0, self._curve.seconds(spent.decode) - plain)  # medians: a disk is not always as fast
+        row_s = more / max(1, spent.decode - len(outcomes))
         dear = min(MOST, max(LEAST, made * (self._level_s + row_s) / spent.pass_s))  # a token below that does not pay
         kept = {outcome.seq: len(outcome.nodes) for outcome in outcomes}
         for seq, tree in self._trees.items():
