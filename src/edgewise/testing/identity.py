@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from edgewise.base import Request, SamplingParams
+from edgewise.decode.api import Insider
 from edgewise.decode.samplers import SAMPLERS
 from edgewise.decode.speculators import SPECULATORS
 from edgewise.decode.verifiers import VERIFIERS
 from edgewise.engine.api import Runner, StepCost, Work
 from edgewise.engine.loop import Engine
 from edgewise.engine.policies import POLICIES
-from edgewise.kernels.api import Floats
+from edgewise.kernels.api import Array, Floats
 from edgewise.kv.paged import PagedCache
 from edgewise.kv.swap import SwapFile
 from edgewise.sim.clock import VirtualClock
@@ -56,6 +57,12 @@ class Flaky:
 
     def peaks(self) -> Sequence[int]:
         return self.inner.peaks()
+
+    def open_to(self, insider: Insider | None) -> None:
+        self.inner.open_to(insider)
+
+    def shown(self) -> Array | None:
+        return self.inner.shown()
 
 
 @dataclass

@@ -54,7 +54,6 @@ class Poisoned:
             best[row] = -1
         return best
 
-
     def open_to(self, insider: Insider | None) -> None:
         self.inner.open_to(insider)
 
