@@ -119,7 +119,7 @@ def run_one(
         limit = budget
         picks = picks or neurons
         stays = f"neurons:window={window}" if window and stays == "neurons" else stays
-    llm = LLM(path, threads=threads, ctx_size=2048, max_num_seqs=1, ram_budget=limit, residency=stays, neurons=picks)
+    llm = LLM(path, threads=threads, ctx_size=None, max_num_seqs=1, ram_budget=limit, residency=stays, neurons=picks)
     stream = llm.parts.neurons
     if stream is None:
         raise BadInput(f"{path} is not laid out by neurons; `edgewise convert --layout neurons` does it.")
