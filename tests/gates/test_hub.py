@@ -7,7 +7,7 @@ from tree import ROOT, file_of, members, parsed, python_files
 # Names that are also words of the trade (a format, an architecture, a file type), or the member a slot falls back to.
 PLAIN_WORDS_SLOTS = {
     "device", "checkpoint", "source", "architecture", "model", "format", "quantiser", "sampler", "router",
-    "tokenizer", "tool_format", "bench",
+    "tokenizer", "tool_format", "bench", "neurons",
 }  # fmt: skip
 DEFAULTS = {
     "none", "paged", "fcfs", "text", "penalties", "bias", "allowed", "min_tokens", "auto", "priority", "static",

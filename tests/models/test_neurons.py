@@ -105,7 +105,7 @@ def models(tmp_path_factory):
 
 
 @pytest.mark.parametrize("settings", [
-    {}, {"residency": "none"}, {"residency": "neurons:window=2"}, {"neurons": "all"},
+    {}, {"residency": "none"}, {"residency": "neuron-window:window=2"}, {"neurons": "all"},
     {"neurons": "all", "residency": "none"},
 ])  # fmt: skip
 @pytest.mark.parametrize("slots", [0, 24, 60])

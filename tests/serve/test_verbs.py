@@ -211,7 +211,7 @@ def test_doctor(cli):
     assert facts["cpu"]["cpus_allowed"]
     assert facts["memory"]["total_bytes"] > 2**20
     assert facts["disk"]["free_bytes"] >= 0
-    assert {"edgewise", "cpu", "kernels", "memory", "disk", "tuning", "environment", "notes"} == set(facts)
+    assert {"edgewise", "cpu", "kernels", "memory", "disk", "tuning", "environment", "notes", "reading"} == set(facts)
     assert "kernels" in cli("doctor").out
 
 

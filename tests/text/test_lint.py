@@ -31,7 +31,8 @@ IMPORTERS = {
 }  # fmt: skip
 HARMLESS = {"importlib.metadata", "importlib.resources"}
 LOADERS = {"torch.load", "yaml.load", "yaml.unsafe_load"}  # numpy's refuses pickles unless told otherwise
-RUNNERS = {"serve/commands/train.py": "runpy"}  # starts edgewise.train as a program
+# What starts edgewise.train as a program, and what compiles a completion, never run, to see whether it is whole.
+RUNNERS = {"serve/commands/train.py": "runpy", "train/evaluation.py": "codeop"}
 
 
 def dotted(node):

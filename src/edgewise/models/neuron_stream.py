@@ -22,7 +22,7 @@ from edgewise.models.streaming import MARGIN_BYTES, TOKENIZER_BYTES, Stream, fit
 from edgewise.weights.api import Source, TensorInfo
 from edgewise.weights.checkpoints.streamed import StreamedCheckpoint
 from edgewise.weights.neurons import LaidNeurons, NeuronStore
-from edgewise.weights.residency import RESIDENCIES
+from edgewise.weights.residency import FOR_NEURONS, RESIDENCIES
 from edgewise.weights.sources import SOURCES
 
 PART_BYTES = 16 << 20  # neurons that are computed while the next are read
@@ -39,7 +39,7 @@ class RowsAway:
 
 
 class NeuronStream:
-    """neurons: a name of NEURONS with settings; "": gate where it is a relu, else all. residency: "neurons" with
+    """neurons: a name of NEURONS with settings; "": gate where it is a relu, else all. residency: FOR_NEURONS with
     settings, or "none": all is read again for each token."""
 
     def __init__(
@@ -53,9 +53,9 @@ class NeuronStream:
         self.rows = fitting_rows(spec, rows, budget_bytes)
         self.act: str = spec.extra["act"]
         self.picker: Neurons = NEURONS.build(neurons or (USUAL_RELU if self.act == "relu" else USUAL))
-        self._residency = residency or "neurons"
-        if self._residency.partition(":")[0] not in ("neurons", "none"):
-            raise BadInput(f"Neurons stay by residency 'neurons' or 'none', not by '{residency}'.")
+        self._residency = residency or FOR_NEURONS
+        if self._residency.partition(":")[0] not in (FOR_NEURONS, "none"):
+            raise BadInput(f"Neurons stay by residency '{FOR_NEURONS}' or 'none', not by '{residency}'.")
         # What the probe finds out is about large reads; these are small and many.
         self._source = "file" if source == "auto" else source
         self.layers: dict[int, NeuronFfn] = {}
@@ -132,10 +132,10 @@ class NeuronStream:
         self._fill(room, source, self._residency, 0.0, False)
 
     def _fill(self, room: Slots, source: Source, residency: str, stay: float, apart: bool) -> None:
-        kept = residency.partition(":")[0] == "neurons"
+        kept = residency.partition(":")[0] == FOR_NEURONS
         total = sum(one.count for one in self.laid.neurons)
         self.store = NeuronStore(
-            self.laid.neurons, room, source, RESIDENCIES.build(residency if kept else "neurons", count=total),
+            self.laid.neurons, room, source, RESIDENCIES.build(residency if kept else FOR_NEURONS, count=total),
             gates=self.picker.reads_gates, stay=stay, whole=not kept, apart=apart,
         )  # fmt: skip
 

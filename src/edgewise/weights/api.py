@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 
 @dataclass(frozen=True)
 class Extent:
@@ -73,6 +76,21 @@ class Key(NamedTuple):
 
     def __str__(self) -> str:
         return f"layer {self.layer}, {self.part}" + (f" {self.expert}" if self.expert >= 0 else "")
+
+
+Keys = npt.NDArray[np.int64]
+
+
+class NeuronResidency(Protocol):
+    """Which of the neurons at hand leave, many at once. A neuron is a number below the count in all layers."""
+
+    token: int  # how many were begun
+
+    def come(self, keys: Keys) -> None: ...
+    def use(self, keys: Keys) -> None: ...
+    def leave(self, keys: Keys) -> None: ...
+    def expired(self, pinned: npt.NDArray[np.bool_]) -> Keys: ...  # who leaves though there is room
+    def oldest(self, want: int, pinned: npt.NDArray[np.bool_]) -> Keys: ...  # at most `want` of those not pinned
 
 
 class Residency(Protocol):

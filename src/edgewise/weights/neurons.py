@@ -18,8 +18,7 @@ from edgewise.base import BadInput, OutOfRoom
 from edgewise.kernels.api import Ints, Slots
 from edgewise.kernels.checksums import xxh64
 from edgewise.kernels.neurons import differs, scatter
-from edgewise.weights.api import Extent, Source
-from edgewise.weights.residency.neurons import Keys, Neurons
+from edgewise.weights.api import Extent, Keys, NeuronResidency, Source
 
 PAGE = 4096
 READ_BYTES = 1 << 20  # of one read, where neurons lie one after the other
@@ -82,8 +81,8 @@ class NeuronStore:
     gates: False: gate rows are never wanted. apart: a neuron's rows are read one by one, as if they lay apart."""
 
     def __init__(
-        self, laid: Sequence[LaidNeurons], slots: Slots, source: Source, residency: Neurons, *, gates: bool = True,
-        stay: float = 0.0, whole: bool = False, apart: bool = False,
+        self, laid: Sequence[LaidNeurons], slots: Slots, source: Source, residency: NeuronResidency, *,
+        gates: bool = True, stay: float = 0.0, whole: bool = False, apart: bool = False,
     ) -> None:  # fmt: skip
         self.laid = {one.layer: one for one in laid}
         self.slots, self.source, self.residency = slots, source, residency

@@ -22,13 +22,14 @@ from edgewise.models.neuron_stream import PART_BYTES
 from edgewise.serve.capping import PROMPT, group
 from edgewise.serve.hub import locate
 from edgewise.serve.options import Json, Neurons, Threads, human, table
+from edgewise.weights.residency import FOR_NEURONS
 
 # What is computed, who stays, whether about as much as fits stays for ever, whether rows are read one by one.
 LINES: dict[str, tuple[str, str, bool, bool]] = {
     "naive": ("all", "none", False, False),
     "half": ("all", "none", True, False),
-    "window": ("", "neurons", False, False),
-    "unbundled": ("", "neurons", False, True),
+    "window": ("", FOR_NEURONS, False, False),
+    "unbundled": ("", FOR_NEURONS, False, True),
 }
 SLOW = 4  # lines that read most of the model at each token write so many fewer
 WARM = 16  # tokens before the clock starts
@@ -113,12 +114,12 @@ def run_one(
     from edgewise.serve.llm import LLM
 
     if name == "resident":  # all neurons, or, where they are predicted, those predicted: what stays changes nothing
-        picks, stays, kept, apart, limit = neurons or "all", "neurons", False, False, None
+        picks, stays, kept, apart, limit = neurons or "all", FOR_NEURONS, False, False, None
     else:
         picks, stays, kept, apart = LINES[name]
         limit = budget
         picks = picks or neurons
-        stays = f"neurons:window={window}" if window and stays == "neurons" else stays
+        stays = f"{stays}:window={window}" if window and stays == FOR_NEURONS else stays
     llm = LLM(path, threads=threads, ctx_size=None, max_num_seqs=1, ram_budget=limit, residency=stays, neurons=picks)
     stream = llm.parts.neurons
     if stream is None:

@@ -26,7 +26,8 @@ def theil_sen(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> tuple[f
 
 def leaks(small: bool, seed: int) -> Found:
     """Every request is unlike all others; a sample of the server's memory now and then, after it has warmed up."""
-    warm, count, every = (150, 200, 10) if small else (1000, 10_000, 50)
+    # Allocators and pools grow towards a level at first, the slower the more kinds of requests there are.
+    warm, count, every = (500, 200, 10) if small else (2000, 10_000, 50)
     allowed = 16 * 1024 if small else 1024  # bytes a request; a short run cannot tell a small leak from noise
     failed = 0
     with Process(SPACE) as server, ThreadPoolExecutor(4) as pool:

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-Keys = npt.NDArray[np.int64]
+from edgewise.weights.api import Keys
 
 
-class Neurons:
+class NeuronWindow:
     """count: neurons of all layers together. window: tokens after which a neuron leaves at once, as in the paper; 0: it
     leaves when its room is needed, whoever was used longest ago first."""
 
