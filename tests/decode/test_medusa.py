@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgewise.base import BadInput, Incompatible, SamplingParams, SeqId
-from edgewise.decode.api import Accepted, Draft, SeqView, Speculator, Spent
+from edgewise.decode.api import Accepted, SeqView, Speculator, Spent
 from edgewise.decode.drafting_weights import read_tensors, widened, write_tensors
 from edgewise.decode.speculators import SPECULATORS
 from edgewise.decode.speculators.medusa import MedusaSpeculator
@@ -47,23 +47,9 @@ class TestMedusa(SpeculatorContract):
 
     def test_some_guesses_come_true(self) -> None:
         """Or the tests above would compare nothing: 61 tokens, 9 guesses a step."""
-
-        class Counting(MedusaSpeculator):
-            hits = drafted = 0
-
-            def propose(self, seqs: Sequence[SeqView], budget: int) -> Sequence[Draft]:
-                drafts = super().propose(seqs, budget)
-                self.drafted += sum(len(draft.tokens) for draft in drafts)
-                return drafts
-
-            def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
-                self.hits += sum(len(outcome.nodes) for outcome in outcomes)
-                super().accepted(outcomes, spent)
-
-        member = Counting(heads=str(self.path), nodes=9)
-        self.run(member, "match")
-        assert member.drafted > 200
-        assert member.hits > 3
+        drafted, hits = self.counted(MedusaSpeculator(heads=str(self.path), nodes=9))
+        assert drafted > 200
+        assert hits > 3
 
 
 class TestCartesianInFloat(TestMedusa):

@@ -2,7 +2,6 @@
 
 import json
 import struct
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgewise.base import BadInput, Incompatible, SamplingParams, SeqId
-from edgewise.decode.api import Accepted, Draft, SeqView, Speculator, Spent
+from edgewise.decode.api import Accepted, SeqView, Speculator, Spent
 from edgewise.decode.drafting_weights import companions, read_tensors, widened, write_tensors
 from edgewise.decode.speculators import SPECULATORS
 from edgewise.decode.speculators.streaming import StreamingSpeculator
@@ -45,22 +44,9 @@ class TestStreaming(SpeculatorContract):
         return member
 
     def test_some_guesses_come_true(self) -> None:
-        class Counting(StreamingSpeculator):
-            hits = drafted = 0
-
-            def propose(self, seqs: Sequence[SeqView], budget: int) -> Sequence[Draft]:
-                drafts = super().propose(seqs, budget)
-                self.drafted += sum(len(draft.tokens) for draft in drafts)
-                return drafts
-
-            def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
-                self.hits += sum(len(outcome.nodes) for outcome in outcomes)
-                super().accepted(outcomes, spent)
-
-        member = Counting(streams=str(self.path), nodes=9)
-        self.run(member, "match")
-        assert member.drafted > 200
-        assert member.hits > 3
+        drafted, hits = self.counted(StreamingSpeculator(streams=str(self.path), nodes=9))
+        assert drafted > 200
+        assert hits > 3
 
 
 class TestStreamingOfLowRank(TestStreaming):

@@ -7,8 +7,6 @@ A neuron is a row of gate, a row of up and a column of down. The folder holds an
 
 import json
 import struct
-from collections import Counter
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from edgewise.base import BadInput, Unsupported
 from edgewise.convert.outputs import check_output, new_folder
 from edgewise.convert.rows import Rows, StoredRows
 from edgewise.convert.streaming import _write_resident
-from edgewise.convert.writing import Watch, Written
+from edgewise.convert.writing import Watch, Written, census, counting
 from edgewise.kernels import formats
 from edgewise.kernels.neurons import FORMATS
 from edgewise.models.loading import examine
@@ -65,14 +63,7 @@ def convert_neurons(model: Path, out: Path, *, force: bool = False, watch: Watch
         total = bundles + sum(checkpoint.info(name).extent.nbytes for name in tensors)
         folder = (header.folder,) if header.dialect == "hf" else ()
         check_output(out, total, force=force, folder=True, inputs=(*header.files, *folder))
-        done = 0
-
-        def progress(nbytes: int) -> None:
-            nonlocal done
-            done += nbytes
-            if watch is not None:
-                watch(done, total)
-
+        progress = counting(watch, total)
         with new_folder(out) as made:
             _write_resident(checkpoint, made, tensors, progress)
             listed = []
@@ -94,11 +85,9 @@ def convert_neurons(model: Path, out: Path, *, force: bool = False, watch: Watch
             _copy_predictor(header.folder if header.dialect == "hf" else header.files[0].parent, made)
     finally:
         source.close()
-    census: Counter[str] = Counter()
-    for name in checkpoint.names():
-        census[checkpoint.info(name).format] += prod(checkpoint.info(name).shape)
+    values = census(checkpoint.info(name) for name in checkpoint.names())
     note = f"{spec.layers * spec.ffn_dim} neurons that can come and go, {step} bytes each."
-    return Written(out, total, dict(census.most_common()), [note])
+    return Written(out, total, values, [note])
 
 
 def _copy_predictor(folder: Path, made: Path) -> None:

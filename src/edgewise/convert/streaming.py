@@ -7,10 +7,8 @@ The folder holds an ordinary model without those weights (a GGUF file or a Huggi
 import errno
 import json
 import struct
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from edgewise.convert.quantisers import QUANTISERS
 from edgewise.convert.quantising import Narrowing
 from edgewise.convert.rows import Rows, StoredRows
 from edgewise.convert.safetensors_writer import packing, write_safetensors
-from edgewise.convert.writing import Watch, Written
+from edgewise.convert.writing import Watch, Written, census, counting
 from edgewise.kernels.checksums import xxh64
 from edgewise.kernels.devices import DEVICES
 from edgewise.models.loading import CheckpointLoader, examine
@@ -61,14 +59,7 @@ def convert_streamed(model: Path, out: Path, *, force: bool = False, watch: Watc
         tensors: dict[str, Rows] = {name: rows for name, rows in resident.items() if name not in stream.adopted}
         total = bundles + sum(checkpoint.info(name).extent.nbytes for name in tensors)
         check_output(out, total, force=force, folder=True, inputs=(*header.files, *folder))
-        done = 0
-
-        def progress(nbytes: int) -> None:
-            nonlocal done
-            done += nbytes
-            if watch is not None:
-                watch(done, total)
-
+        progress = counting(watch, total)
         table, sizes = _table(stream)
         journal = Journal(out, f"{VERSION} {PIECE_BYTES} {identity(header.files)}", BUNDLES, table)
         with _kept(journal):
@@ -83,10 +74,8 @@ def convert_streamed(model: Path, out: Path, *, force: bool = False, watch: Watc
     finally:
         stream.close()
         source.close()
-    census: Counter[str] = Counter()
-    for name in checkpoint.names():
-        census[checkpoint.info(name).format] += prod(checkpoint.info(name).shape)
-    return Written(out, total, dict(census.most_common()), [f"{len(sizes)} bundles that can come and go."])
+    values = census(checkpoint.info(name) for name in checkpoint.names())
+    return Written(out, total, values, [f"{len(sizes)} bundles that can come and go."])
 
 
 def _write_resident(checkpoint: Checkpoint, folder: Path, tensors: Mapping[str, Rows], progress: Any) -> None:

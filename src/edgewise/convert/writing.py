@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -18,6 +18,7 @@ from edgewise.convert.quantising import Narrowing
 from edgewise.convert.rows import Rows
 from edgewise.convert.safetensors_writer import DTYPES, is_own, packing, write_safetensors
 from edgewise.kernels.formats import FLOAT8
+from edgewise.weights.api import TensorInfo
 
 # (bytes written, bytes in all) → nothing; called often
 Watch = Callable[[int, int], None]
@@ -95,12 +96,12 @@ def save_gguf(
         missing = narrowing.missing(new)
         work = total + sum(tensor.nbytes for tensor in missing)
         check_output(order.path, work, force=order.force, folder=False, inputs=order.inputs)
-        progress = _progress(order.watch, work)
+        progress = counting(order.watch, work)
         for tensor in missing:
             narrowing.make(tensor, progress)
         with new_file(order.path) as file:
             write_gguf(file, metadata, new, progress)
-    return Written(order.path, total, _census(new), notices)
+    return Written(order.path, total, census(new), notices)
 
 
 def safetensors_formats(tensors: Mapping[str, Rows], order: Order, floats: Collection[str]) -> dict[str, str]:
@@ -140,7 +141,7 @@ def save_safetensors(
         missing = narrowing.missing(new)
         work = total + sum(tensor.nbytes for tensor in missing)
         check_output(order.path, work, force=order.force, folder=True, inputs=order.inputs)
-        progress = _progress(order.watch, work)
+        progress = counting(order.watch, work)
         for tensor in missing:
             narrowing.make(tensor, progress)
         with new_folder(order.path) as folder:
@@ -148,23 +149,24 @@ def save_safetensors(
             (folder / "config.json").write_text(json.dumps(settings, indent=1))
             companions(folder)
             write_safetensors(folder, new, progress)
-    return Written(order.path, total, _census(new))
+    return Written(order.path, total, census(new))
 
 
-def _progress(watch: Watch | None, total: int) -> Callable[[int], None] | None:
-    if watch is None:
-        return None
+def counting(watch: Watch | None, total: int) -> Callable[[int], None]:
+    """Takes the bytes of each piece, tells `watch` of all so far."""
     done = 0
 
     def more(nbytes: int) -> None:
         nonlocal done
         done += nbytes
-        watch(done, total)
+        if watch is not None:
+            watch(done, total)
 
     return more
 
 
-def _census(tensors: list[NewTensor]) -> dict[str, int]:
+def census(tensors: Iterable[NewTensor | TensorInfo]) -> dict[str, int]:
+    """Format → values, the most frequent first."""
     found: Counter[str] = Counter()
     for tensor in tensors:
         found[tensor.format] += prod(tensor.shape)

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 from edgewise.base import Cap, Request, SamplingParams, SeqId, Tap
-from edgewise.decode.api import LogitsRule, Sampler, SeqView, Speculator, Target
+from edgewise.decode.api import Accepted, Draft, LogitsRule, Sampler, SeqView, Speculator, Spent, Target
 from edgewise.decode.samplers import SAMPLERS
 from edgewise.decode.speculators import SPECULATORS
 from edgewise.decode.verifiers import VERIFIERS
@@ -115,6 +116,26 @@ class SpeculatorContract:
                 got.setdefault(f"{event.request_id}.{event.index}", []).extend(event.tokens)
         assert kv.free_tokens() == loop.capacity
         return got
+
+    def counted(self, speculator: Speculator) -> tuple[int, int]:
+        """Tokens it drafted in a run, and how many of them came true."""
+        drafted = hits = 0
+        propose, accepted = speculator.propose, speculator.accepted
+
+        def proposing(seqs: Sequence[SeqView], budget: int) -> Sequence[Draft]:
+            nonlocal drafted
+            drafts = propose(seqs, budget)
+            drafted += sum(len(draft.tokens) for draft in drafts)
+            return drafts
+
+        def accepting(outcomes: Sequence[Accepted], spent: Spent) -> None:
+            nonlocal hits
+            hits += sum(len(outcome.nodes) for outcome in outcomes)
+            accepted(outcomes, spent)
+
+        with patch.object(speculator, "propose", proposing), patch.object(speculator, "accepted", accepting):
+            self.run(speculator, self.verifier)
+        return drafted, hits
 
     def test_greedy_output_is_unchanged(self) -> None:
         want = self.run(SPECULATORS.build("none"), "none")

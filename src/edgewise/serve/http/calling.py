@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgewise.base import BadInput, StructuredOutputsParams, Unsupported
@@ -18,27 +18,29 @@ NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 def read_tools(body: Fields) -> Asked | None:
     """None where no tool may be called."""
-    listed = body.array("tools", MAX_TOOLS) or []
-    tools = tuple(_tool(entry, f"{body.name('tools')}[{at}]") for at, entry in enumerate(listed))
-    unique(tools, body.name("tools"))
-    parallel = body.boolean("parallel_tool_calls", True)
-    choice = body.anything("tool_choice", "auto")
-    return chosen(body.name("tool_choice"), tools, choice, parallel)
+    return chosen(body.name("tool_choice"), *_listed(body, _tool))
 
 
 def read_response_tools(body: Fields) -> Asked | None:
     """The same in the shape of OpenAI's responses, which has one level less."""
-    listed = body.array("tools", MAX_TOOLS) or []
-    tools = tuple(_flat(entry, f"{body.name('tools')}[{at}]") for at, entry in enumerate(listed))
-    unique(tools, body.name("tools"))
-    parallel = body.boolean("parallel_tool_calls", True)
-    choice = body.anything("tool_choice", "auto")
+    tools, choice, parallel = _listed(body, _flat)
     if isinstance(choice, dict):
         inner = Fields(choice, f"{body.name('tool_choice')}.")
         kind, name = inner.text("type", choices=("function",)), inner.text("name")
         inner.done()
         choice = {"type": kind, "function": {"name": name}}
     return chosen(body.name("tool_choice"), tools, choice, parallel)
+
+
+def _listed(
+    body: Fields, read: Callable[[Any, str], dict[str, Any]]
+) -> tuple[tuple[dict[str, Any], ...], Any, bool]:
+    """The tools, what was chosen of them, and whether several may be called."""
+    listed = body.array("tools", MAX_TOOLS) or []
+    tools = tuple(read(entry, f"{body.name('tools')}[{at}]") for at, entry in enumerate(listed))
+    unique(tools, body.name("tools"))
+    parallel = body.boolean("parallel_tool_calls", True)
+    return tools, body.anything("tool_choice", "auto"), parallel
 
 
 def chosen(field: str, tools: Sequence[Mapping[str, Any]], choice: Any, parallel: bool) -> Asked | None:

@@ -134,20 +134,21 @@ def _converting(folder: Path, count: int, dice: random.Random) -> tuple[int, lis
     return count, bad, f"whole or absent, at most {most} bytes beside it until it was run again"
 
 
-def _swapping(folder: Path, count: int, dice: random.Random) -> tuple[int, list[str], str]:
-    """A process that swaps all the time; its files have no name, so the kernel takes them back."""
-    bad: list[str] = []
-    for at in range(count):
-        child = subprocess.Popen(
-            [sys.executable, "-m", "edgewise.testing.soak.killing", str(folder)], env=environment(),
-            stdout=subprocess.PIPE,
-        )  # fmt: skip
+def _killed(dice: random.Random, *arguments: str) -> None:
+    """This module as a program, killed a moment after it has begun."""
+    command = [sys.executable, "-m", "edgewise.testing.soak.killing", *arguments]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()  # it has begun
         time.sleep(dice.uniform(0, 0.1))
         child.kill()
-        child.wait()
-        child.stdout.close()
+
+
+def _swapping(folder: Path, count: int, dice: random.Random) -> tuple[int, list[str], str]:
+    """A process that swaps all the time; its files have no name, so the kernel takes them back."""
+    bad: list[str] = []
+    for at in range(count):
+        _killed(dice, str(folder))
         if left := _bytes(folder):
             bad.append(f"kill {at}: {left} bytes of swap left behind")
     return count, bad, "0 bytes left"
@@ -158,16 +159,7 @@ def _keeping(folder: Path, count: int, dice: random.Random) -> tuple[int, list[s
     bad: list[str] = []
     pages = 0
     for at in range(count):
-        child = subprocess.Popen(
-            [sys.executable, "-m", "edgewise.testing.soak.killing", str(folder), "keep"], env=environment(),
-            stdout=subprocess.PIPE,
-        )  # fmt: skip
-        assert child.stdout is not None
-        child.stdout.readline()  # it has begun
-        time.sleep(dice.uniform(0, 0.1))
-        child.kill()
-        child.wait()
-        child.stdout.close()
+        _killed(dice, str(folder), "keep")
         store = PrefixStore(folder, KEPT, PAGE_BYTES)
         found = [link for link in _chain() if store.has(link.digest)]
         pages += len(found)

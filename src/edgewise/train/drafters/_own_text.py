@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from edgewise.assemble import Assembly, assemble
 from edgewise.base import BadInput, Request, SamplingParams
@@ -47,6 +48,27 @@ def add_text_options(it: argparse.ArgumentParser) -> None:
     it.add_argument("--tokens", type=int, default=400_000, help="that the model writes to learn from (default: 400000)")
     it.add_argument("--threads", type=int, help="default: one a core")
     it.add_argument("--smoke", action="store_true", help="the whole way in seconds")
+
+
+def add_training_options(it: argparse.ArgumentParser, name: str, steps: int, lr: float) -> None:
+    it.add_argument("--steps", type=int, default=steps)
+    it.add_argument("--minutes", type=float, help="limit of the training's wall time")
+    it.add_argument("--lr", type=float, default=lr)
+    it.add_argument("--to", type=Path, help="the file to write (default: beside the model)")
+    it.add_argument("--out", type=Path, default=Path("build-train") / name, help="log.csv, loss.svg, state.pt")
+    it.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda when there is one")
+    it.add_argument("--bf16", action="store_true", help="bfloat16 products on a CPU too")
+    it.add_argument("--resume", action="store_true", help="go on from OUT/state.pt")
+
+
+def device_of(args: argparse.Namespace, smoke_steps: int) -> str:
+    """Where to train, with what --smoke and --threads ask for seen to."""
+    if args.smoke:
+        args.tokens, args.steps = 2000, min(args.steps, smoke_steps)
+    device: str = args.device or ("cuda" if torch.cuda.is_available() and not args.smoke else "cpu")
+    if args.threads and device == "cpu":
+        torch.set_num_threads(args.threads)
+    return device
 
 
 def opened(args: argparse.Namespace, sequences: int) -> Assembly:

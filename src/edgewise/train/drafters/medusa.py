@@ -29,7 +29,17 @@ from torch.nn import functional
 
 from edgewise.convert.converting import convert
 from edgewise.decode.drafting_weights import beside, read_tensors, write_tensors
-from edgewise.train.drafters._own_text import LENGTH, OwnText, add_text_options, opened, projection_of, states_of, write
+from edgewise.train.drafters._own_text import (
+    LENGTH,
+    OwnText,
+    add_text_options,
+    add_training_options,
+    device_of,
+    opened,
+    projection_of,
+    states_of,
+    write,
+)  # fmt: skip
 from edgewise.train.export import folder_of, load_model
 from edgewise.train.hf import load_tensors, save_tensors
 from edgewise.train.loop import fit
@@ -240,21 +250,10 @@ def main(argv: list[str]) -> None:
     add_text_options(it)
     it.add_argument("--joint", type=Path, help="Medusa-2: a GGUF file to write, its heads beside it")
     it.add_argument("--heads", type=int, default=4, help="places after the next token (default: 4)")
-    it.add_argument("--steps", type=int, default=2000)
-    it.add_argument("--minutes", type=float, help="limit of the training's wall time")
-    it.add_argument("--lr", type=float, default=3e-3)
-    it.add_argument("--to", type=Path, help="the file to write (default: beside the model)")
-    it.add_argument("--out", type=Path, default=Path("build-train/medusa"), help="log.csv, loss.svg, state.pt")
-    it.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda when there is one")
-    it.add_argument("--bf16", action="store_true", help="bfloat16 products on a CPU too")
+    add_training_options(it, Path(__file__).stem, 2000, 3e-3)
     it.add_argument("--again", action="store_true", help="train anew on the text that is in OUT already")
-    it.add_argument("--resume", action="store_true", help="go on from OUT/state.pt")
     args = it.parse_args(argv)
-    if args.smoke:
-        args.tokens, args.steps = 2000, min(args.steps, 8)
-    device = args.device or ("cuda" if torch.cuda.is_available() and not args.smoke else "cpu")
-    if args.threads and device == "cpu":
-        torch.set_num_threads(args.threads)
+    device = device_of(args, 8)
     parts = opened(args, 64)
     to = args.to or beside(parts.header, Path(__file__).stem)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from edgewise.base import BadInput
 from edgewise.decode.drafting_weights import beside, write_tensors
-from edgewise.train.drafters._own_text import OwnText, add_text_options, opened, write
+from edgewise.train.drafters._own_text import OwnText, add_text_options, add_training_options, device_of, opened, write
 from edgewise.train.export import load_model
 from edgewise.train.loop import fit
 from edgewise.train.model import Layer, Past, Transformer, rotate
@@ -183,21 +183,10 @@ def main(argv: list[str]) -> None:
     it.add_argument("--streams", type=int, default=4, help="places after the next token (default: 4)")
     it.add_argument("--layers", type=int, default=2, help="top layers that streams pass through (default: 2)")
     it.add_argument("--rank", type=int, default=0, help="of each stream's own matrix (default: 0, none)")
-    it.add_argument("--steps", type=int, default=800)
-    it.add_argument("--minutes", type=float, help="limit of the training's wall time")
-    it.add_argument("--lr", type=float, default=1e-2)
-    it.add_argument("--to", type=Path, help="the file to write (default: beside the model)")
-    it.add_argument("--out", type=Path, default=Path("build-train/streaming"), help="log.csv, loss.svg, state.pt")
-    it.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda when there is one")
-    it.add_argument("--bf16", action="store_true", help="bfloat16 products on a CPU too")
-    it.add_argument("--resume", action="store_true", help="go on from OUT/state.pt")
+    add_training_options(it, Path(__file__).stem, 800, 1e-2)
     it.add_argument("--own", type=Path, help="an own.npz that a medusa training left: no text is written again")
     args = it.parse_args(argv)
-    if args.smoke:
-        args.tokens, args.steps = 2000, min(args.steps, 4)
-    device = args.device or ("cuda" if torch.cuda.is_available() and not args.smoke else "cpu")
-    if args.threads and device == "cpu":
-        torch.set_num_threads(args.threads)
+    device = device_of(args, 4)
     parts = opened(args, 64)
     header: Any = parts.header
     text = read_own(args.own) if args.own else write(parts, args)
