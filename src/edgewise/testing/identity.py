@@ -3,7 +3,8 @@
 `python -m edgewise.testing.identity --requests 10000` plays random requests through engines of random policies, batch
 sizes, chunk sizes and cache sizes, with shared prefixes, samples that fork, cancellations, deadlines, failing steps,
 and preemption by recomputing and by swap. With --model PATH (or `embedded`) on that model, else on slots that hold
-chained hashes. Rows R13, R15 and R19 of the reliability plan: nobody is lost, nothing leaks, every end is told once.
+chained hashes. --speculators tries what drafts instead (`testing.drafted`). Rows R13, R15 and R19 of the reliability
+plan: nobody is lost, nothing leaks, every end is told once.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.base import Request, SamplingParams
+from edgewise.base import EdgewiseError, Request, SamplingParams
 from edgewise.decode.api import Insider
 from edgewise.decode.samplers import SAMPLERS
 from edgewise.decode.speculators import SPECULATORS
@@ -30,6 +31,7 @@ from edgewise.kv.swap import SwapFile
 from edgewise.sim.clock import VirtualClock
 from edgewise.sim.memory import START, follow, slot_cache
 from edgewise.sim.runner import CostRunner
+from edgewise.testing.drafted import CIRCUMSTANCES, report
 
 NAMES = (
     "fcfs", "static", "srpt", "mlfq", "sj-mlfq", "sj-mlfq:swap=released", "sj-mlfq:ahead=False", "auto", "priority",
@@ -238,7 +240,23 @@ def main() -> None:
     parser.add_argument("--model", help="a model's path, or `embedded`")
     parser.add_argument("--kv-cache-dtype", default="auto", help="of the model")
     parser.add_argument("--seed", type=int, default=0)
+    drafts = parser.add_argument_group("drafts")
+    drafts.add_argument("--speculators", help="names with commas, or `all`: compare their text with plain decoding's")
+    drafts.add_argument("--circumstances", default="all", help=f"of {', '.join(CIRCUMSTANCES)}")
+    drafts.add_argument("--tokens", type=int, default=10_000, help="of each member in each circumstance")
+    drafts.add_argument("--threads", type=int)
+    drafts.add_argument("--control", action="store_true", help="adds a verifier that believes drafts: it must differ")
+    drafts.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.speculators:
+        model = None if options.model in (None, "embedded") else options.model
+        try:
+            sys.exit(report(
+                options.speculators, options.circumstances, options.tokens, model, options.threads, options.control,
+                options.json,
+            ))  # fmt: skip
+        except EdgewiseError as error:
+            sys.exit(f"identity: {error}")
     begin = time.monotonic()
 
     def tell(count: int) -> None:
