@@ -3,7 +3,7 @@
 import inspect
 import statistics
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pydoc_data.topics import topics
@@ -16,6 +16,7 @@ from edgewise.decode.api import Accepted, Draft, Insider, SeqView, Speculator, S
 from edgewise.kernels.api import Floats
 
 RESAMPLES = 2000
+NOISE = "noise"  # drafts at random, in place of the members of auto
 
 
 def targeted(llm: Any, sequences: int) -> Target:
@@ -173,3 +174,21 @@ class Watched:
         cost = statistics.median(seconds + host for seconds, host in drafting) / one_s
         asked = len(drafting) / len(self.passes)
         return (1 + share * more) / (1 - asked + asked * cost)
+
+
+class Noise:
+    """Random chains of random lengths."""
+
+    needs: Any = frozenset()
+    taps: Any = frozenset()
+
+    def __init__(self, vocab: int) -> None:
+        self.vocab, self.numbers = vocab, np.random.default_rng(0)
+        self.prepare: Callable[[Target], int] = lambda target: 0
+        self.begin = self.end = self.accepted = lambda *_: None
+
+    def propose(self, seqs: Sequence[SeqView], budget: int) -> list[Draft]:
+        return [
+            Draft.chain(self.numbers.integers(0, self.vocab, min(8, view.most, budget // len(seqs))).tolist())
+            for view in seqs
+        ]

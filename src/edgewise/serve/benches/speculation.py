@@ -9,18 +9,14 @@ Status: kept
 
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from edgewise.base import BadInput, EdgewiseError
-from edgewise.decode.api import Draft, SeqView, Target
 from edgewise.serve.options import Json, Threads, split_members, table
-from edgewise.serve.watching import Watched, decode, interval, questions, targeted
-
-NOISE = "noise"  # drafts at random, in place of the members of auto
+from edgewise.serve.watching import NOISE, Noise, Watched, decode, interval, questions, targeted
 
 
 def measure_speculation(
@@ -118,21 +114,3 @@ def compare(
             "tok_s": made / statistics.median(seconds[name]), "plain_tok_s": made / statistics.median(plain),
         })  # fmt: skip
     return rows
-
-
-class Noise:
-    """Random chains of random lengths."""
-
-    needs: Any = frozenset()
-    taps: Any = frozenset()
-
-    def __init__(self, vocab: int) -> None:
-        self.vocab, self.numbers = vocab, np.random.default_rng(0)
-        self.prepare: Callable[[Target], int] = lambda target: 0
-        self.begin = self.end = self.accepted = lambda *_: None
-
-    def propose(self, seqs: Sequence[SeqView], budget: int) -> list[Draft]:
-        return [
-            Draft.chain(self.numbers.integers(0, self.vocab, min(8, view.most, budget // len(seqs))).tolist())
-            for view in seqs
-        ]
