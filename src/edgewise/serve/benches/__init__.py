@@ -15,6 +15,7 @@ BENCHES = Catalog("bench", __name__, {
     "shadow": ".shadow:measure_shadow",
     "int4": ".int4:measure_int4",
     "speculation": ".speculation:measure_speculation",
+    "mixes": ".mixes:measure_mixes",
     "capped-drafts": ".capped_drafts:measure_capped_drafts",
     "streamed-drafts": ".streamed_drafts:measure_streamed_drafts",
     "memory": ".memory:measure_memory",
