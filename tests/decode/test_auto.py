@@ -7,7 +7,7 @@ import pytest
 
 from edgewise.base import BadInput, SamplingParams, SeqId, Unsupported
 from edgewise.decode.api import Accepted, Draft, SeqView, Spent
-from edgewise.decode.curve import VerifyCurve, best_depths
+from edgewise.decode.curve import VerifyCurve, best_sizes
 from edgewise.decode.speculators.auto import AutoSpeculator
 
 LINEAR = {n: 1.0 + 0.1 * (n - 1) for n in range(1, 65)}
@@ -67,7 +67,8 @@ def test_depths_are_the_best_there_are() -> None:
     for rows, seconds in LINEAR.items():
         curve.saw(rows, seconds)
     for chances in ([0.9], [0.5], [0.9, 0.2], [0.7, 0.7, 0.0]):
-        depths, gain = best_depths(curve, chances, [6] * len(chances), 100, 0.1, 0.05)
+        worths = [[chance**deep for deep in range(1, 7)] for chance in chances]
+        depths, gain = best_sizes(curve, worths, 100, 0.1, 0.05)
         plain = curve.seconds(len(chances)) / len(chances)
 
         def rate(deep: tuple[int, ...], chances: list[float] = chances) -> float:

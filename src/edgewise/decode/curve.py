@@ -1,5 +1,6 @@
-"""What a pass of N rows costs, as measured so far: the verify-cost curve T(N), and the depths it pays for."""
+"""What a pass of N rows costs, as measured so far: the verify-cost curve T(N), and the sizes of drafts it pays for."""
 
+from bisect import bisect, insort
 from collections import deque
 from collections.abc import Sequence
 
@@ -14,58 +15,62 @@ class VerifyCurve:
     def __init__(self) -> None:
         self.points: dict[int, float] = {}
         self._latest: dict[int, deque[float]] = {}
+        self._rows: list[int] = []  # those of points, ascending
 
     def saw(self, rows: int, seconds: float) -> None:
         key = rows if rows <= EXACT else -(-rows // 8) * 8
         latest = self._latest.get(key)
         if latest is None:
             latest = self._latest[key] = deque(maxlen=LATEST)
+            insort(self._rows, key)
         latest.append(seconds)
         self.points[key] = sorted(latest)[len(latest) // 2]
 
     def seconds(self, rows: int) -> float:
         """Straight lines between what was measured; it never falls. 0 when nothing was."""
-        points = self.points
+        points, known = self.points, self._rows
         if rows in points:
             return points[rows]
-        below = max((n for n in points if n < rows), default=0)
-        above = min((n for n in points if n > rows), default=0)
-        if not below:
-            return points[above] if above else 0.0
-        if above:
-            part = (rows - below) / (above - below)
-            return points[below] + part * max(0.0, points[above] - points[below])
-        before = max((n for n in points if n < below), default=0)
+        if not known:
+            return 0.0
+        at = bisect(known, rows)
+        if not at:
+            return points[known[0]]
+        below = known[at - 1]
+        if at < len(known):
+            part = (rows - below) / (known[at] - below)
+            return points[below] + part * max(0.0, points[known[at]] - points[below])
+        before = known[at - 2] if at > 1 else 0
         slope = (points[below] - points[before]) / (below - before) if before else SLOPE * points[below] / below
         return points[below] + (rows - below) * max(slope, 0.0)
 
 
-def best_depths(
-    curve: VerifyCurve, chances: Sequence[float], most: Sequence[int], budget: int, fixed_s: float, level_s: float
+def best_sizes(
+    curve: VerifyCurve, worths: Sequence[Sequence[float]], budget: int, fixed_s: float, level_s: float = 0.0
 ) -> tuple[list[int], float]:
-    """How deep to draft for each sequence so that tokens a second are most, and how many times those without drafts.
+    """How much to draft for each sequence so that tokens a second are most, and how many times those without drafts.
 
-    chances: that a drafted token comes true, given those before it. most: deepest draft of each. fixed_s: what drafting
-    costs in any case; level_s: for each level of depth that any of them reaches."""
-    count = len(chances)
+    worths: of each sequence what the nodes that may be drafted for it should bring, in tokens, one after the other.
+    fixed_s: what drafting costs in any case; level_s: for each node of the longest draft."""
+    count = len(worths)
     plain = curve.seconds(count)
-    depths = [0] * count
-    best, gain = depths[:], 1.0
+    sizes = [0] * count
+    best, gain = sizes[:], 1.0
     if plain <= 0:
         return best, gain
-    worth = [chance if some > 0 else 0.0 for chance, some in zip(chances, most, strict=True)]
-    tokens, deepest = float(count), 0
-    for rows in range(count + 1, count + 1 + min(budget, sum(most))):
-        at = max(range(count), key=worth.__getitem__)
-        if worth[at] <= 0:
+    ahead = [worth[0] if worth else 0.0 for worth in worths]
+    tokens, longest = float(count), 0
+    for rows in range(count + 1, count + 1 + min(budget, sum(map(len, worths)))):
+        at = max(range(count), key=ahead.__getitem__)
+        if ahead[at] <= 0:
             break
-        tokens += worth[at]
-        depths[at] += 1
-        deepest = max(deepest, depths[at])
-        worth[at] = worth[at] * chances[at] if depths[at] < most[at] else 0.0
-        now = tokens / count * plain / (max(plain, curve.seconds(rows)) + fixed_s + deepest * level_s)
+        tokens += ahead[at]
+        sizes[at] += 1
+        longest = max(longest, sizes[at])
+        ahead[at] = worths[at][sizes[at]] if sizes[at] < len(worths[at]) else 0.0
+        now = tokens / count * plain / (max(plain, curve.seconds(rows)) + fixed_s + longest * level_s)
         if now > gain:
-            best, gain = depths[:], now
+            best, gain = sizes[:], now
     return best, gain
 
 

@@ -18,40 +18,11 @@ from typing import ClassVar
 
 from edgewise.base import BadInput, Cap, SeqId, Tap
 from edgewise.decode.api import Accepted, Draft, SeqView, Speculator, Spent, Target
-from edgewise.decode.curve import VerifyCurve, best_depths
+from edgewise.decode.curve import best_sizes
+from edgewise.decode.pacing import PROBE, Likely, Pace
 from edgewise.decode.speculators import SPECULATORS, WITH_MODEL
 
 NOTHING = Draft()
-HOPE, WEIGHT = 0.6, 2.0  # what is believed of a member before it was seen, and for how many tokens' worth
-FADE, SLOW = 0.9, 0.98  # of what was seen, a step: of a sequence, of a member in all
-PAUSE, LONGEST = 16, 1024  # steps
-PROBE = 2  # tokens
-
-
-class Seen:
-    """Drafted tokens that were checked, and those that came true, older ones fading."""
-
-    __slots__ = ("hits", "tries")
-
-    def __init__(self) -> None:
-        self.hits = self.tries = 0.0
-
-    def add(self, hits: int, tries: int, fade: float) -> None:
-        self.hits = self.hits * fade + hits
-        self.tries = self.tries * fade + tries
-
-    def chance(self, before: float, weight: float = WEIGHT) -> float:
-        return (self.hits + weight * before) / (self.tries + weight)
-
-
-class Course:
-    """What is known of one sequence."""
-
-    __slots__ = ("pause", "probing", "seen", "wait")
-
-    def __init__(self, members: int) -> None:
-        self.seen = [Seen() for _ in range(members)]
-        self.wait, self.pause, self.probing = 0, PAUSE, False
 
 
 class AutoSpeculator:
@@ -74,38 +45,32 @@ class AutoSpeculator:
         if not self.members:
             raise BadInput("speculator 'auto' needs members, as in auto:members=ngram+suffix, or a model.")
         self.slow = len(self.members) - 1 if model else -1  # the one whose depth has to be known before
-        self.depth, self.gain, self.plain = depth, gain, plain
-        self.curve = VerifyCurve()
-        self._all = [Seen() for _ in self.members]
-        self._courses: dict[SeqId, Course] = {}
-        self._asked: dict[SeqId, tuple[int, int]] = {}  # of the last step: member, tokens
+        self.depth = depth
+        self.pace = Pace([Likely.chain(depth)] * len(self.members), gain, plain)
         self._fixed_s = self._level_s = 0.0
         self._levels = 0  # that the draft model went down in the last step
-        self._steps = 0  # with drafts, since the last one without
 
     def prepare(self, target: Target) -> int:
         return sum(member.prepare(target) for member in self.members)
 
     def begin(self, seq: SeqId, tokens: Sequence[int]) -> None:
-        self._courses[seq] = Course(len(self.members))
+        self.pace.begin(seq)
         for member in self.members:
             member.begin(seq, tokens)
 
     def end(self, seq: SeqId) -> None:
-        self._courses.pop(seq, None)
+        self.pace.end(seq)
         for member in self.members:
             member.end(seq)
 
     def propose(self, seqs: Sequence[SeqView], budget: int) -> Sequence[Draft]:
-        self._asked.clear()
+        pace = self.pace
         self._levels = 0
         drafts = [NOTHING] * len(seqs)
-        awake = [i for i, view in enumerate(seqs) if self._awake(self._courses[view.seq])]
-        if not awake or budget < 1 or not self.curve.seconds(len(seqs)) or self._steps >= self.plain:
-            self._steps = 0
+        awake = pace.awake(seqs)
+        if not awake or budget < 1:
             return drafts
         who = [-1] * len(seqs)
-        chances = [0.0] * len(seqs)
         for at in range(len(self.members)):
             if at == self.slow:
                 continue
@@ -115,42 +80,19 @@ class AutoSpeculator:
             views = [replace(seqs[i], most=self.depth) for i in open_]
             for i, draft in zip(open_, self.members[at].propose(views, len(open_) * self.depth), strict=True):
                 if draft.tokens:
-                    drafts[i], who[i], chances[i] = draft, at, self._chance(seqs[i].seq, at)
-        depths, gain = best_depths(
-            self.curve, chances, [len(draft.tokens) for draft in drafts], budget, self._fixed_s, 0.0
-        )
+                    drafts[i], who[i] = draft, at
+        worths = [
+            pace.worth(view.seq, at, len(draft.tokens)) if at >= 0 else []
+            for view, at, draft in zip(seqs, who, drafts, strict=True)
+        ]
+        sizes, gain = best_sizes(pace.curve, worths, budget, self._fixed_s)
         if self.slow >= 0:
-            depths, gain = self._model_instead(seqs, awake, budget, drafts, who, depths, gain)
-        for i, view in enumerate(seqs):
-            course = self._courses[view.seq]
-            some = depths[i] if gain >= self.gain else 0
-            if who[i] >= 0 and not some:
-                if course.probing:
-                    some = min(PROBE, len(drafts[i].tokens), budget)
-                else:
-                    course.wait, course.pause = course.pause, min(2 * course.pause, LONGEST)
-            elif some:
-                course.pause = PAUSE
-            some = min(some, budget)
-            budget -= some
-            course.probing = course.probing and who[i] < 0
-            drafts[i] = _cut(drafts[i], some)
-            if some:
-                self._asked[view.seq] = (who[i], some)
-        self._steps = self._steps + 1 if self._asked else 0
-        return drafts
+            sizes, gain = self._model_instead(seqs, awake, budget, drafts, who, sizes, gain)
+        settled = pace.settle(seqs, who, [len(draft.tokens) for draft in drafts], sizes, gain, budget)
+        return [_cut(draft, some) for draft, some in zip(drafts, settled, strict=True)]
 
     def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
-        for outcome in outcomes:
-            at, some = self._asked.pop(outcome.seq, (-1, 0))
-            if at >= 0:
-                kept = len(outcome.nodes)
-                tries = min(kept + 1, some)
-                self._all[at].add(kept, tries, SLOW)
-                if outcome.seq in self._courses:
-                    self._courses[outcome.seq].seen[at].add(kept, tries, FADE)
-        if spent.decode and not spent.prefill:
-            self.curve.saw(spent.decode, spent.pass_s)
+        self.pace.heard(outcomes, spent)
         if self._levels > 0:
             each = max(0.0, spent.draft_s - self._fixed_s) / self._levels
             self._level_s += (0.1 if self._level_s else 1.0) * (min(each, 3 * self._level_s or each) - self._level_s)
@@ -159,31 +101,20 @@ class AutoSpeculator:
         for member in self.members:
             member.accepted(outcomes, spent)
 
-    def _awake(self, course: Course) -> bool:
-        if course.wait:
-            course.wait -= 1
-            course.probing = not course.wait
-            return course.probing
-        return True
-
-    def _chance(self, seq: SeqId, at: int) -> float:
-        return min(0.99, self._courses[seq].seen[at].chance(self._all[at].chance(HOPE)))
-
     def _model_instead(
         self, seqs: Sequence[SeqView], awake: Sequence[int], budget: int, drafts: list[Draft], who: list[int],
-        depths: list[int], gain: float,
+        sizes: list[int], gain: float,
     ) -> tuple[list[int], float]:  # fmt: skip
-        """Lets the draft model draft for those whom it serves better: edits drafts and who, gives depths and gain."""
-        slow = self.slow
-        chances = [self._chance(view.seq, slow) if i in awake else 0.0 for i, view in enumerate(seqs)]
-        most = [self.depth if chance else 0 for chance in chances]
-        wanted, better = best_depths(self.curve, chances, most, budget, self._fixed_s, self._level_s)
-        probing = [i for i in awake if self._courses[seqs[i].seq].probing]
-        if better <= gain or better < self.gain:
-            if gain >= self.gain or not probing:
-                for i in awake if gain < self.gain else ():
+        """Lets the draft model draft for those whom it serves better: edits drafts and who, gives sizes and gain."""
+        slow, pace = self.slow, self.pace
+        worths = [pace.worth(view.seq, slow, self.depth) if i in awake else [] for i, view in enumerate(seqs)]
+        wanted, better = best_sizes(pace.curve, worths, budget, self._fixed_s, self._level_s)
+        probing = [i for i in awake if pace.probing(seqs[i].seq)]
+        if better <= gain or better < pace.gain:
+            if gain >= pace.gain or not probing:
+                for i in awake if gain < pace.gain else ():
                     who[i] = slow if who[i] < 0 else who[i]  # nobody serves it: it will be left alone for a while
-                return depths, gain
+                return sizes, gain
             wanted = [PROBE if i in probing else 0 for i in range(len(seqs))]
         views = [replace(view, most=wanted[i]) for i, view in enumerate(seqs)]
         found = self.members[slow].propose(views, budget)

@@ -1,0 +1,152 @@
+"""How many nodes of a draft are worth their rows, and who is left alone for a while: from what was measured so far.
+
+Measured all the time: of each member and sequence how often nodes come true, beside what was expected; of passes the
+seconds by number of rows. Below a gain of `gain` a sequence is left alone, and tried again after 16 steps, then 32, 64
+and so on. While drafts pay, one step in `plain` goes without, so that the other side stays measured.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgewise.base import SeqId
+from edgewise.decode.api import Accepted, SeqView, Spent
+from edgewise.decode.curve import VerifyCurve
+
+HOPE, WEIGHT = 0.6, 2.0  # what is believed of a chain before it was seen, and for how many tokens' worth
+FADE, SLOW = 0.9, 0.98  # of what was seen, a step: of a sequence, of a member in all
+SURE = 0.99  # no node is surer
+PAUSE, LONGEST = 16, 1024  # steps
+PROBE = 2  # tokens
+
+
+class Seen:
+    """Drafted tokens that were checked, and those that came true, older ones fading."""
+
+    __slots__ = ("hits", "tries")
+
+    def __init__(self) -> None:
+        self.hits = self.tries = 0.0
+
+    def add(self, hits: float, tries: float, fade: float) -> None:
+        self.hits = self.hits * fade + hits
+        self.tries = self.tries * fade + tries
+
+    def chance(self, before: float, weight: float = WEIGHT) -> float:
+        return (self.hits + weight * before) / (self.tries + weight)
+
+
+@dataclass(frozen=True)
+class Likely:
+    """The nodes of a member's drafts, in order: each one's parent (-1: the last real token), and how often it should
+    come true where its parent did. prior: of that, what is believed before anything was seen."""
+
+    parents: Sequence[int]
+    given: Sequence[float]
+    prior: float = 1.0
+
+    @staticmethod
+    def chain(depth: int) -> "Likely":
+        return Likely(range(-1, depth - 1), [1.0] * depth, HOPE)
+
+    def worth(self, ratio: float, most: int) -> list[float]:
+        """The chance of each of the first `most` nodes, where nodes come true `ratio` times as often as they should."""
+        chances: list[float] = []
+        for parent, given in zip(self.parents[:most], self.given[:most], strict=True):
+            chances.append((chances[parent] if parent >= 0 else 1.0) * min(SURE, ratio * given))
+        return chances
+
+    def checked(self, nodes: Sequence[int], most: int) -> float:
+        """How many of the first `most` nodes should have come true where these did: those below them, and the first."""
+        open_ = {-1, *nodes}
+        return sum(given for parent, given in zip(self.parents[:most], self.given, strict=False) if parent in open_)
+
+
+class Course:
+    """What is known of one sequence."""
+
+    __slots__ = ("pause", "probing", "seen", "wait")
+
+    def __init__(self, members: int) -> None:
+        self.seen = [Seen() for _ in range(members)]
+        self.wait, self.pause, self.probing = 0, PAUSE, False
+
+
+class Pace:
+    """members: what their drafts look like. An owner asks `awake`, finds sizes and the gain that they promise, and has
+    them settled; of each step it passes on what `accepted` tells."""
+
+    def __init__(self, members: Sequence[Likely], gain: float, plain: int) -> None:
+        self.members = list(members)
+        self.gain, self.plain = gain, plain
+        self.curve = VerifyCurve()
+        self._all = [Seen() for _ in members]
+        self._courses: dict[SeqId, Course] = {}
+        self.asked: dict[SeqId, tuple[int, int]] = {}  # in the last step: member, nodes
+        self._steps = 0  # with drafts, since the last one without
+
+    def begin(self, seq: SeqId) -> None:
+        self._courses[seq] = Course(len(self.members))
+
+    def end(self, seq: SeqId) -> None:
+        self._courses.pop(seq, None)
+
+    def awake(self, seqs: Sequence[SeqView]) -> list[int]:
+        """Who may be drafted for in this step: nobody when plain decoding is to be measured."""
+        self.asked.clear()
+        awake = [i for i, view in enumerate(seqs) if self._wakes(self._courses[view.seq])]
+        if awake and self.curve.seconds(len(seqs)) and self._steps < self.plain:
+            return awake
+        self._steps = 0
+        return []
+
+    def _wakes(self, course: Course) -> bool:
+        if course.wait:
+            course.wait -= 1
+            course.probing = not course.wait
+            return course.probing
+        return True
+
+    def probing(self, seq: SeqId) -> bool:
+        """It has just been left alone, and is tried again."""
+        return self._courses[seq].probing
+
+    def worth(self, seq: SeqId, at: int, most: int) -> list[float]:
+        """What each node of a member's draft should bring this sequence, in tokens."""
+        member = self.members[at]
+        return member.worth(self._courses[seq].seen[at].chance(self._all[at].chance(member.prior)), most)
+
+    def settle(
+        self, seqs: Sequence[SeqView], who: Sequence[int], offered: Sequence[int], sizes: Sequence[int], gain: float,
+        budget: int,
+    ) -> list[int]:  # fmt: skip
+        """The nodes that each sequence gets of those offered by member who[i], -1: nobody has any for it. Those for whom
+        none pay are left alone from now on."""
+        settled = [0] * len(seqs)
+        for i, view in enumerate(seqs):
+            course = self._courses[view.seq]
+            some = sizes[i] if gain >= self.gain else 0
+            if who[i] >= 0 and not some:
+                if course.probing:
+                    some = min(PROBE, offered[i])
+                else:
+                    course.wait, course.pause = course.pause, min(2 * course.pause, LONGEST)
+            elif some:
+                course.pause = PAUSE
+            settled[i] = some = min(some, budget)
+            budget -= some
+            course.probing = course.probing and who[i] < 0
+            if some:
+                self.asked[view.seq] = (who[i], some)
+        self._steps = self._steps + 1 if self.asked else 0
+        return settled
+
+    def heard(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
+        for outcome in outcomes:
+            at, some = self.asked.get(outcome.seq, (-1, 0))
+            if at >= 0:
+                hits, tries = len(outcome.nodes), self.members[at].checked(outcome.nodes, some)
+                self._all[at].add(hits, tries, SLOW)
+                if outcome.seq in self._courses:
+                    self._courses[outcome.seq].seen[at].add(hits, tries, FADE)
+        if spent.decode and not spent.prefill:
+            self.curve.saw(spent.decode, spent.pass_s)
