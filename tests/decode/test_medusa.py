@@ -14,6 +14,7 @@ from edgewise.decode.drafting_weights import read_tensors, widened, write_tensor
 from edgewise.decode.speculators import SPECULATORS
 from edgewise.decode.speculators.medusa import MedusaSpeculator
 from edgewise.kernels.devices import DEVICES
+from edgewise.kv.swap import SwapFile
 from edgewise.testing.decode_contract import SpeculatorContract, toy_target
 from edgewise.testing.tiny import write_safetensors
 from edgewise.testing.toy import ToyModel
@@ -50,6 +51,24 @@ class TestMedusa(SpeculatorContract):
         drafted, hits = self.counted(MedusaSpeculator(heads=str(self.path), nodes=9))
         assert drafted > 200
         assert hits > 3
+
+
+@pytest.mark.usefixtures("cheap_rows")
+class TestAsManyNodesAsPay(TestMedusa):
+    def make(self) -> Speculator:
+        member: Speculator = SPECULATORS.build(f"medusa:heads={self.path}")
+        return member
+
+    def test_some_guesses_come_true(self) -> None:
+        drafted, _ = self.counted(self.make())
+        assert drafted > 20  # until they are given up; where they come true: test_guessing.py
+
+    def test_pages_swapped_out_and_back_change_nothing(self) -> None:
+        swap = SwapFile()
+        swap._rate = 1e15
+        want = self.run(SPECULATORS.build("none"), "none")
+        assert self.run(self.make(), self.verifier, pages=10, swap=swap) == want
+        swap.close()
 
 
 class TestCartesianInFloat(TestMedusa):
@@ -118,6 +137,9 @@ def test_bad_heads_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text("[[0, 0]]")
     with pytest.raises(BadInput, match="is no tree"):
         MedusaSpeculator(heads=str(good), tree=str(tmp_path / "t.json")).prepare(target)
+    for nodes in (0, 2.5, "some"):
+        with pytest.raises(BadInput, match="must be auto or an integer"):
+            MedusaSpeculator(nodes=nodes)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="dtype='q9'"):
         MedusaSpeculator(dtype="q9")
 
@@ -143,12 +165,12 @@ def test_widened_heads_say_the_same(tmp_path: Path) -> None:
         target = toy_target(device)
         member.prepare(replace(target, spec=replace(target.spec, dim=DIM * times)))
         member.attach(Target(np.tile(table, times)), None)  # type: ignore[arg-type]
-        said.append(member._best([], np.tile(state, times) / np.float32(times)).tolist())
+        said.append(member._best([], np.tile(state, times) / np.float32(times), 2).tolist())
     assert said[0] == said[1]
 
 
 @pytest.mark.native
-@pytest.mark.parametrize("settings", ["", ":nodes=20,tree=cartesian"])
+@pytest.mark.parametrize("settings", [":nodes=12", ":nodes=20,tree=cartesian"])
 def test_the_embedded_model_has_heads(settings: str) -> None:
     """Trained ones: more than one token a pass, and the text of plain decoding; with the kernels, recorded steps and
     all. The control is in the bench."""

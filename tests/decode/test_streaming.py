@@ -49,6 +49,17 @@ class TestStreaming(SpeculatorContract):
         assert hits > 3
 
 
+@pytest.mark.usefixtures("cheap_rows")
+class TestAsManyNodesAsPay(TestStreaming):
+    def make(self) -> Speculator:
+        member: Speculator = SPECULATORS.build(f"streaming:streams={self.path}")
+        return member
+
+    def test_some_guesses_come_true(self) -> None:
+        drafted, _ = self.counted(self.make())
+        assert drafted > 20  # until they are given up; where they come true: test_guessing.py
+
+
 class TestStreamingOfLowRank(TestStreaming):
     rank = 4
 
@@ -141,6 +152,6 @@ def test_the_embedded_model_has_streams() -> None:
     with LLM(threads=1) as llm:
         want = [one.outputs[0].token_ids for one in llm.generate(prompts, params)]
         plain = llm.parts.engine.steps
-    with LLM(threads=1, speculator="streaming") as llm:
+    with LLM(threads=1, speculator="streaming:nodes=12") as llm:
         assert [one.outputs[0].token_ids for one in llm.generate(prompts, params)] == want
         assert llm.parts.engine.steps < plain / 1.1

@@ -130,9 +130,13 @@ class Speculator(Protocol):
 
 class Insider(Speculator, Protocol):
     """A speculator that sees inside the target: its taps are not empty. layer: whose output Tap.HIDDEN is to show, in
-    Spent.states, if that is what it asks for."""
+    Spent.states, if that is what it asks for. listening: whether the next pass is to show it anything; where not,
+    Spent.states is None, and the pass is as fast as without it."""
 
     layer: int
+
+    @property
+    def listening(self) -> bool: ...
 
     # after `prepare`, once the target is there: it may compute with these, and leaves every sequence as it was
     def attach(self, model: Model, kv: KVCache) -> None: ...

@@ -5,7 +5,7 @@ their beginnings. Paper: Cai et al., Medusa, 2024, arXiv:2401.10774, section 2.3
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import prod
@@ -14,17 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from edgewise.base import BadInput, SeqId
-from edgewise.decode.api import Accepted, Draft, SeqView
+from edgewise.base import BadInput
 from edgewise.kernels.api import Floats
 from edgewise.kernels.parsing import parse_json
 from edgewise.weights import bundle
 
 Ranks = tuple[int, ...]
 LARGEST = 1 << 16  # bytes of a tree file
-NOTHING = Draft()
 GUESS = 0.5  # a head's chance to be right where nothing was measured
 RANKS = 10
+SEARCHED = "searched"
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def best_cartesian(accuracy: Floats, nodes: int) -> ChoiceTree:
 def choose_tree(who: str, tree: str, nodes: int, accuracy: Floats) -> ChoiceTree:
     """By name ("searched", "cartesian"), by widths ("3x2x1"), or from a file. Raises BadInput."""
     heads, ranks = accuracy.shape
-    if tree == "searched":
+    if tree == SEARCHED:
         return searched(accuracy, nodes)
     if tree == "cartesian":
         return best_cartesian(accuracy, nodes)
@@ -145,50 +144,6 @@ def ranked_rows(logits: Floats, width: int) -> Any:
     some = np.argpartition(logits, -width, axis=1)[:, -width:]
     order = np.argsort(-np.take_along_axis(logits, some, 1), axis=1, kind="stable")
     return np.take_along_axis(some, order, 1)
-
-
-class Guesses:
-    """Of every sequence the state that drafts are made of, and a tree that says which guesses are combined."""
-
-    def __init__(self, tree: ChoiceTree) -> None:
-        self.tree = tree
-        self._states: dict[SeqId, Floats | None] = {}  # (dim,), of the row that the last token was read from
-
-    def begin(self, seq: SeqId) -> None:
-        self._states[seq] = None
-
-    def end(self, seq: SeqId) -> None:
-        self._states.pop(seq, None)
-
-    def ready(self, seq: SeqId) -> bool:
-        return self._states.get(seq) is not None
-
-    def saw(self, outcomes: Sequence[Accepted], states: Floats) -> None:
-        for outcome in outcomes:
-            if outcome.seq in self._states:  # else the text has ended
-                self._states[outcome.seq] = states[outcome.state].copy()
-
-    def drafts(
-        self, seqs: Sequence[SeqView], budget: int, best: Callable[[Sequence[SeqView], Floats], Any]
-    ) -> list[Draft]:
-        """best: of some sequences and their states (sequences, dim) the best tokens (sequences, heads, ranks)."""
-        drafts = [NOTHING] * len(seqs)
-        sizes: list[int] = []
-        live: list[int] = []
-        states: list[Floats] = []
-        for i, view in enumerate(seqs):
-            some, state = min(view.most, budget, len(self.tree.parents)), self._states.get(view.seq)
-            if some > 0 and state is not None:
-                live.append(i)
-                sizes.append(some)
-                states.append(state)
-                budget -= some
-        if live:
-            found = best([seqs[i] for i in live], np.stack(states))
-            for i, some, mine in zip(live, sizes, found, strict=True):
-                chosen = mine[self.tree.depths[:some], self.tree.ranks[:some]]
-                drafts[i] = Draft(tuple(chosen.tolist()), self.tree.parents[:some])
-        return drafts
 
 
 def read_tree(path: Path, heads: int, ranks: int) -> ChoiceTree:

@@ -6,25 +6,44 @@ from collections.abc import Sequence
 
 from edgewise.decode.api import Accepted, Spent
 
-LATEST = 9  # measurements of which the median is taken: somebody else may take the machine for a while
+LATEST = 9  # measurements of which the median is taken
 SLOPE = 0.02  # of T(1), for each row more, while only one number of rows was seen
 EXACT = 32  # rows from here on are measured in eights
+
+
+class Late:
+    """The median of the latest measurements: somebody else may take the machine for a while. 0 before the first."""
+
+    __slots__ = ("_latest", "value")
+
+    def __init__(self) -> None:
+        self.value = 0.0
+        self._latest: deque[float] = deque(maxlen=LATEST)
+
+    def saw(self, value: float) -> None:
+        self._latest.append(value)
+        self.value = sorted(self._latest)[(len(self._latest) - 1) // 2]  # of two the smaller one
 
 
 class VerifyCurve:
     def __init__(self) -> None:
         self.points: dict[int, float] = {}
-        self._latest: dict[int, deque[float]] = {}
+        self._latest: dict[int, Late] = {}
         self._rows: list[int] = []  # those of points, ascending
 
     def saw(self, rows: int, seconds: float) -> None:
         key = rows if rows <= EXACT else -(-rows // 8) * 8
         latest = self._latest.get(key)
         if latest is None:
-            latest = self._latest[key] = deque(maxlen=LATEST)
+            latest = self._latest[key] = Late()
             insort(self._rows, key)
-        latest.append(seconds)
-        self.points[key] = sorted(latest)[len(latest) // 2]
+        latest.saw(seconds)
+        self.points[key] = latest.value
+
+    def near(self, rows: int) -> bool:
+        """A pass of about so many rows was measured."""
+        at = bisect(self._rows, rows)
+        return any(4 * abs(rows - known) <= rows for known in self._rows[max(0, at - 1) : at + 1])
 
     def seconds(self, rows: int) -> float:
         """Straight lines between what was measured; it never falls. 0 when nothing was."""

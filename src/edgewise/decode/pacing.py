@@ -2,21 +2,24 @@
 
 Measured all the time: of each member and sequence how often nodes come true, beside what was expected; of passes the
 seconds by number of rows. Below a gain of `gain` a sequence is left alone, and tried again after 16 steps, then 32, 64
-and so on. While drafts pay, one step in `plain` goes without, so that the other side stays measured.
+and so on. While drafts pay, one step in `plain` goes without, so that the other side stays measured, and in one a draft
+that can be of any size is larger or smaller than what seems best.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from edgewise.base import SeqId
 from edgewise.decode.api import Accepted, SeqView, Spent
-from edgewise.decode.curve import VerifyCurve
+from edgewise.decode.curve import VerifyCurve, best_sizes
 
 HOPE, WEIGHT = 0.6, 2.0  # what is believed of a chain before it was seen, and for how many tokens' worth
 FADE, SLOW = 0.9, 0.98  # of what was seen, a step: of a sequence, of a member in all
 SURE = 0.99  # no node is surer
 PAUSE, LONGEST = 16, 1024  # steps
 PROBE = 2  # tokens
+LADDER, TWICE = (1, 3, 7, 15), 2  # sizes of drafts that are measured first, and how often
 
 
 class Seen:
@@ -83,6 +86,14 @@ class Pace:
         self._courses: dict[SeqId, Course] = {}
         self.asked: dict[SeqId, tuple[int, int]] = {}  # in the last step: member, nodes
         self._steps = 0  # with drafts, since the last one without
+        self._plain = False  # this step is there to measure plain decoding
+        self._tried: Counter[int] = Counter()  # rows of passes for the sake of the curve
+        self._wider = False  # than what seems best was the last draft of another size
+
+    @property
+    def listening(self) -> bool:
+        """Somebody may be drafted for in the next step. Else, and to measure plain decoding, nobody has to look."""
+        return not self._plain and any(course.wait < 2 for course in self._courses.values())
 
     def begin(self, seq: SeqId) -> None:
         self._courses[seq] = Course(len(self.members))
@@ -94,10 +105,11 @@ class Pace:
         """Who may be drafted for in this step: nobody when plain decoding is to be measured."""
         self.asked.clear()
         awake = [i for i, view in enumerate(seqs) if self._wakes(self._courses[view.seq])]
-        if awake and self.curve.seconds(len(seqs)) and self._steps < self.plain:
-            return awake
-        self._steps = 0
-        return []
+        self._plain = bool(awake) and (not self.curve.seconds(len(seqs)) or self._steps >= self.plain)
+        if not awake or self._plain:
+            self._steps = 0
+            return []
+        return awake
 
     def _wakes(self, course: Course) -> bool:
         if course.wait:
@@ -115,12 +127,47 @@ class Pace:
         member = self.members[at]
         return member.worth(self._courses[seq].seen[at].chance(self._all[at].chance(member.prior)), most)
 
+    def best(self, worths: Sequence[Sequence[float]], budget: int, draft_s: float) -> tuple[list[int], float]:
+        """Sizes of drafts and the gain that they promise: those that pay best, or others that are to be measured."""
+        step = self._step(worths, budget, draft_s)
+        if step:
+            return [min(step, len(worth)) for worth in worths], self.gain
+        sizes, gain = best_sizes(self.curve, worths, budget, draft_s)
+        if gain >= self.gain and self._steps == self.plain // 2:
+            self._wider = not self._wider
+            sizes = [(2 * some + 1 if self._wider else some // 2) if some > 1 else some for some in sizes]
+            sizes = [min(some, len(worth)) for some, worth in zip(sizes, worths, strict=True)]
+        return sizes, gain
+
+    def _step(self, worths: Sequence[Sequence[float]], budget: int, draft_s: float) -> int:
+        """A size that is to be measured before sizes can be compared: the smallest of which nothing is known, if it
+        might pay at the price of the one before. 0: none."""
+        count, live = len(worths), [worth for worth in worths if worth]
+        plain = before = self.curve.seconds(count)
+        for size in LADDER:
+            extra = size * len(live)
+            if not 0 < extra <= budget or any(len(worth) < size for worth in live):
+                return 0
+            rows = count + extra
+            if self._tried[rows] < TWICE and (self._tried[rows] or not self.curve.near(rows)):
+                made = count + sum(sum(worth[:size]) for worth in live)
+                if made * plain < self.gain * (before + draft_s) * count:
+                    return 0
+                self._tried[rows] += 1
+                return size
+            before = max(before, self.curve.seconds(rows))
+        return 0
+
+    def only(self, seqs: Collection[SeqId]) -> None:
+        """Nobody but these was drafted for, after all."""
+        self.asked = {seq: asked for seq, asked in self.asked.items() if seq in seqs}
+
     def settle(
         self, seqs: Sequence[SeqView], who: Sequence[int], offered: Sequence[int], sizes: Sequence[int], gain: float,
         budget: int,
     ) -> list[int]:  # fmt: skip
-        """The nodes that each sequence gets of those offered by member who[i], -1: nobody has any for it. Those for whom
-        none pay are left alone from now on."""
+        """The nodes that each sequence gets of those offered by member who[i]; -1: nobody has any. Those for whom none
+        pay are left alone from now on."""
         settled = [0] * len(seqs)
         for i, view in enumerate(seqs):
             course = self._courses[view.seq]
@@ -148,5 +195,6 @@ class Pace:
                 self._all[at].add(hits, tries, SLOW)
                 if outcome.seq in self._courses:
                     self._courses[outcome.seq].seen[at].add(hits, tries, FADE)
-        if spent.decode and not spent.prefill:
+        # what looking into a pass takes is drafting's affair
+        if spent.decode and not spent.prefill and (self.asked or spent.states is None):
             self.curve.saw(spent.decode, spent.pass_s)

@@ -113,6 +113,10 @@ class Watched:
     def layer(self) -> int:
         return cast(Insider, self.inner).layer
 
+    @property
+    def listening(self) -> bool:
+        return cast(Insider, self.inner).listening
+
     def ready(self, target: Target) -> None:
         if not self.prepared:
             self.inner.prepare(target)

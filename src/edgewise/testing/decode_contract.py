@@ -13,11 +13,13 @@ from edgewise.decode.api import Accepted, Draft, LogitsRule, Sampler, SeqView, S
 from edgewise.decode.samplers import SAMPLERS
 from edgewise.decode.speculators import SPECULATORS
 from edgewise.decode.verifiers import VERIFIERS
+from edgewise.engine.api import StepCost
 from edgewise.engine.loop import Engine
 from edgewise.engine.policies import POLICIES
 from edgewise.engine.runners import RUNNERS
 from edgewise.kernels.api import Device
 from edgewise.kernels.devices import DEVICES
+from edgewise.kv.swap import SwapFile
 from edgewise.testing.toy import ToyModel
 from edgewise.weights.api import Header
 
@@ -94,8 +96,10 @@ class SpeculatorContract:
         raise NotImplementedError
 
     def run(
-        self, speculator: Speculator, verifier: str, pages: int = 64, rows: int = 512, **params: Any
-    ) -> dict[str, list[int]]:
+        self, speculator: Speculator, verifier: str, pages: int = 64, rows: int = 512, swap: SwapFile | None = None,
+        **params: Any,
+    ) -> dict[str, list[int]]:  # fmt: skip
+        """swap: where pages go when they are short, whatever it costs; that they do is asserted."""
         device = DEVICES.build("reference")
         model = ToyModel(device)
         kv = model.cache(pages)
@@ -103,7 +107,10 @@ class SpeculatorContract:
         loop = Engine(
             RUNNERS.build("text", model=model, kv=kv, device=device), kv, POLICIES.build("fcfs"), speculator,
             VERIFIERS.build(verifier, sampler=SAMPLERS.build("standard")), vocab=61, context=128, rows=rows,
+            swap=swap, cost=StepCost(1.0, 1.0, 1.0) if swap is not None else StepCost(),
         )  # fmt: skip
+        if swap is not None:
+            kv.pages.reuse = False  # or pages would be found where they were left
         for at in range(4):
             prompt = np.random.default_rng(at).integers(0, 61, 6 + 9 * at).tolist()
             settings = SamplingParams(**{"temperature": 0, "max_tokens": 30, "seed": at, **params})
@@ -115,6 +122,7 @@ class SpeculatorContract:
                 assert 0 <= event.accepted <= event.drafted
                 got.setdefault(f"{event.request_id}.{event.index}", []).extend(event.tokens)
         assert kv.free_tokens() == loop.capacity
+        assert swap is None or loop.swapped_in > 0
         return got
 
     def counted(self, speculator: Speculator) -> tuple[int, int]:

@@ -4,17 +4,18 @@ Head k says h + scale * silu(W_k h + b_k), and a projection to the vocabulary ma
 places after the next one. The projection is the target's own (small heads: dim x dim numbers each, and one reading of
 the vocabulary's weights for all heads), unless the file brings one for a head, as the authors' files do. Which ranks of
 which heads are combined is searched once, from how often each came true on a calibration text, kept in the file; or
-read from a JSON list of paths; or, as a control, Cartesian.
+read from a JSON list of paths; or, as a control, Cartesian. A searched tree is cut before each pass to the nodes that
+pay, by what passes cost here and what came true; where none do, the heads rest and the pass is the plain one.
 
 Paper:  Cai et al., Medusa, 2024, arXiv:2401.10774
 Exact.
 Needs:  REWIND, TREE; heads trained for this model (`edgewise train medusa`)
-Cost:   one reading of the heads and of the vocabulary projection a step; a row and, a branch, a KV page in the pass
+Cost:   one reading of the heads and of the vocabulary projection a draft; a row and, a branch, a KV page in the pass
 Status: kept
 """
 
+import itertools
 from collections.abc import Sequence
-from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,8 +23,10 @@ import numpy as np
 
 from edgewise.base import BadInput, Cap, Incompatible, SeqId, Tap
 from edgewise.decode.api import Accepted, Draft, SeqView, Spent, Target
-from edgewise.decode.choices import Guesses, calibrated, choose_tree, ranked_rows
+from edgewise.decode.choices import SEARCHED, calibrated, ranked_rows
 from edgewise.decode.drafting_weights import beside, read_tensors
+from edgewise.decode.guessing import AUTO, Guesses, node_count
+from edgewise.decode.pacing import Likely
 from edgewise.kernels.api import Device, Floats, Weight
 from edgewise.kv.api import KVCache
 from edgewise.models.api import Model
@@ -34,19 +37,19 @@ FORMATS = {"f32": "F32", "bf16": "BF16", "q8_0": "Q8_0"}
 
 class MedusaSpeculator:
     """heads: file; default: the one beside the model. tree: "searched", "cartesian", widths as 3x2x1, or a JSON file.
-    nodes: of a searched or Cartesian tree. depth: heads in use at most. dtype: the heads' numbers, f32, bf16 or q8_0.
-    shuffle: a control; with a seed the heads speak of other tokens."""
+    nodes: of a searched or Cartesian tree; auto: as many of a searched one as pay, measured all the time, or none.
+    depth: heads in use at most. dtype: the heads' numbers, f32, bf16 or q8_0. shuffle: a control; with a seed the heads
+    speak of other tokens."""
 
     needs: ClassVar[frozenset[Cap]] = frozenset({Cap.REWIND, Cap.TREE})
     taps: ClassVar[frozenset[Tap]] = frozenset({Tap.STATES})
     layer = -1  # after all of them
 
     def __init__(
-        self, heads: str = "", tree: str = "searched", nodes: int = 12, depth: int = 16, dtype: str = "q8_0",
+        self, heads: str = "", tree: str = SEARCHED, nodes: int | str = AUTO, depth: int = 16, dtype: str = "q8_0",
         shuffle: int = 0,
     ) -> None:
-        if not (isinstance(nodes, int) and nodes >= 1 and isinstance(depth, int) and depth >= 1):
-            raise BadInput(f"speculator 'medusa': nodes={nodes!r} and depth={depth!r} must be integers of at least 1.")
+        node_count("medusa", nodes, depth)
         if dtype not in FORMATS:
             raise BadInput(f"speculator 'medusa': dtype={dtype!r} is none of {', '.join(FORMATS)}.")
         self.heads, self.tree, self.nodes, self.depth, self.dtype = str(heads), str(tree), nodes, depth, dtype
@@ -66,7 +69,7 @@ class MedusaSpeculator:
         except ValueError:
             raise BadInput(f"{path}: the scale {metadata['scale']!r} is no number.") from None
         dim, vocab, device = target.spec.dim, target.spec.vocab, target.device
-        there = next(k for k in count() if WEIGHT.format(k) not in tensors)
+        there = next(k for k in itertools.count() if WEIGHT.format(k) not in tensors)
         if not there:
             raise BadInput(f"{path} has no heads: the tensor '{WEIGHT.format(0)}' is missing.")
         for k in range(there):
@@ -79,7 +82,7 @@ class MedusaSpeculator:
                         f"{shape}: the heads were trained for another model. Train heads for this one."
                     )
         accuracy = calibrated(path, tensors.get("accuracy"), there)[: self.depth]
-        self._guesses = Guesses(choose_tree("medusa", self.tree, self.nodes, accuracy))
+        self._guesses = Guesses("medusa", self.tree, self.nodes, accuracy)
         use = self._guesses.tree.depth
         self._device: Device = device
         zeros = np.zeros(dim, np.float32)
@@ -101,32 +104,44 @@ class MedusaSpeculator:
     def attach(self, model: Model, kv: KVCache) -> None:
         self._model = model
 
+    @property
+    def listening(self) -> bool:
+        return self._guesses.listening
+
+    @property
+    def likely(self) -> Likely:
+        return self._guesses.likely
+
+    def ready(self, seq: SeqId) -> bool:
+        """Whether it can draft for a sequence: it has seen into its last pass."""
+        return self._guesses.ready(seq)
+
     def begin(self, seq: SeqId, tokens: Sequence[int]) -> None:
         self._guesses.begin(seq)
 
     def propose(self, seqs: Sequence[SeqView], budget: int) -> Sequence[Draft]:
         return self._guesses.drafts(seqs, budget, self._best)
 
-    def _best(self, seqs: Sequence[SeqView], states: Floats) -> Any:
-        """The heads' best tokens: (sequences, heads, ranks)."""
+    def _best(self, seqs: Sequence[SeqView], states: Floats, depth: int) -> Any:
+        """The first heads' best tokens: (sequences, depth, ranks)."""
         device, tree = self._device, self._guesses.tree
         each, dim = states.shape
         said = device.download(device.linear(device.upload(states), self._weight, self._bias))
-        said = said.reshape(each, tree.depth, dim)
+        said = said.reshape(each, tree.depth, dim)[:, :depth]
         said = states[:, None] + np.float32(self._scale) * (said / (1 + np.exp(-np.clip(said, -80, 80))))
-        shared = [k for k in range(tree.depth) if k not in self._own]
-        found = np.empty((each, tree.depth, tree.width), np.int64)
+        shared = [k for k in range(depth) if k not in self._own]
+        found = np.empty((each, depth, tree.width), np.int64)
         if shared:
             logits = device.download(self._model.logits(device.upload(said[:, shared].reshape(-1, dim))))
             found[:, shared] = ranked_rows(logits, tree.width).reshape(each, len(shared), -1)
-        for k, weight in self._own.items():
+        for k, weight in itertools.takewhile(lambda item: item[0] < depth, self._own.items()):
             own = device.linear(device.upload(np.ascontiguousarray(said[:, k])), weight)
             found[:, k] = ranked_rows(device.download(own), tree.width)
         return found if self._mixed is None else self._mixed[found]
 
     def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
-        if spent.states is not None:
-            self._guesses.saw(outcomes, self._device.download(spent.states))
+        states = None if spent.states is None else self._device.download(spent.states)
+        self._guesses.heard(outcomes, spent, states)
 
     def end(self, seq: SeqId) -> None:
         self._guesses.end(seq)

@@ -10,7 +10,7 @@ drafts for the price of reading the top layers twice, since on a CPU rows are wh
 Paper:  Bhendawade et al., Speculative Streaming, 2024, arXiv:2402.11131
 Exact.
 Needs:  REWIND, TREE; streams trained for this model (`edgewise train streaming`)
-Cost:   the top layers and the head read once more a step; a listened-to pass is not replayed
+Cost:   the top layers and the head read once more a drafted step; a listened-to pass is not replayed
 Status: trial
 """
 
@@ -22,8 +22,10 @@ import numpy as np
 
 from edgewise.base import BadInput, Cap, Incompatible, OutOfRoom, SeqId, Tap
 from edgewise.decode.api import Accepted, Draft, SeqView, Spent, Target
-from edgewise.decode.choices import Guesses, calibrated, choose_tree, ranked_rows
+from edgewise.decode.choices import SEARCHED, calibrated, ranked_rows
 from edgewise.decode.drafting_weights import beside, read_tensors
+from edgewise.decode.guessing import AUTO, Guesses, node_count
+from edgewise.decode.pacing import Likely
 from edgewise.kernels.api import Floats, SeqRows
 from edgewise.kv.api import KVCache
 from edgewise.models.api import Batch, Model
@@ -31,17 +33,16 @@ from edgewise.models.api import Batch, Model
 
 class StreamingSpeculator:
     """streams: file; default: the one beside the model. tree: "searched", "cartesian", widths as 3x2x1, or a JSON file.
-    nodes: of a searched or Cartesian tree. depth: streams in use at most. shuffle: a control; with a seed the streams
-    speak of other tokens."""
+    nodes: of a searched or Cartesian tree; auto: as many of a searched one as pay, measured all the time, or none.
+    depth: streams in use at most. shuffle: a control; with a seed the streams speak of other tokens."""
 
     needs: ClassVar[frozenset[Cap]] = frozenset({Cap.REWIND, Cap.TREE})
     taps: ClassVar[frozenset[Tap]] = frozenset({Tap.HIDDEN})
 
     def __init__(
-        self, streams: str = "", tree: str = "searched", nodes: int = 12, depth: int = 16, shuffle: int = 0
+        self, streams: str = "", tree: str = SEARCHED, nodes: int | str = AUTO, depth: int = 16, shuffle: int = 0
     ) -> None:
-        if not (isinstance(nodes, int) and nodes >= 1 and isinstance(depth, int) and depth >= 1):
-            raise BadInput(f"speculator 'streaming': nodes={nodes!r} and depth={depth!r} must be integers, 1 or more.")
+        node_count("streaming", nodes, depth)
         self.streams, self.tree, self.nodes, self.depth = str(streams), str(tree), nodes, depth
         self.shuffle = shuffle
         self.layer = -1
@@ -74,7 +75,7 @@ class StreamingSpeculator:
             raise Incompatible(f"{path} is for the top {top} layers, but {name} has {spec.layers}. It is for another.")
         self.layer = spec.layers - int(top) - 1
         accuracy = calibrated(path, tensors.get("accuracy"), len(embed))[: self.depth]
-        self._guesses = Guesses(choose_tree("streaming", self.tree, self.nodes, accuracy))
+        self._guesses = Guesses("streaming", self.tree, self.nodes, accuracy)
         use = self._guesses.tree.depth
         self._embed = embed[:use]
         self._low = (tensors["down"][:use], tensors["up"][:use]) if "down" in shapes else None
@@ -86,18 +87,27 @@ class StreamingSpeculator:
         self._model, self._kv = model, kv
         self._top = range(self.layer + 1, model.spec.layers)
 
+    @property
+    def listening(self) -> bool:
+        return self._guesses.listening
+
+    @property
+    def likely(self) -> Likely:
+        return self._guesses.likely
+
+    def ready(self, seq: SeqId) -> bool:
+        """Whether it can draft for a sequence: it has seen into its last pass."""
+        return self._guesses.ready(seq)
+
     def begin(self, seq: SeqId, tokens: Sequence[int]) -> None:
         self._guesses.begin(seq)
 
     def propose(self, seqs: Sequence[SeqView], budget: int) -> Sequence[Draft]:
-        count = len(self._embed)
-        roomy = [view for view in seqs if self._reserve(view, count)]
-        drafts = dict(zip([view.seq for view in roomy], self._guesses.drafts(roomy, budget, self._best), strict=True))
-        return [drafts.get(view.seq, Draft()) for view in seqs]
+        return self._guesses.drafts(seqs, budget, self._best, self._reserve)
 
-    def _reserve(self, view: SeqView, count: int) -> bool:
+    def _reserve(self, view: SeqView) -> bool:
         """Room for its streams behind the text, where the tokens of the next pass will be."""
-        past = self._kv.length(view.seq) if self._guesses.ready(view.seq) else 0
+        past, count = self._kv.length(view.seq), len(self._embed)
         if past != len(view.tokens) - 1 or past + count > self._context:
             return False
         try:
@@ -106,13 +116,14 @@ class StreamingSpeculator:
             return False
         return True
 
-    def _best(self, seqs: Sequence[SeqView], states: Floats) -> Any:
-        """The streams' best tokens: (sequences, streams, ranks)."""
+    def _best(self, seqs: Sequence[SeqView], states: Floats, count: int) -> Any:
+        """The first `count` streams' best tokens: (sequences, count, ranks)."""
         device, model, kv, tree = self._device, self._model, self._kv, self._guesses.tree
-        each, count = len(seqs), len(self._embed)
-        x = states[:, None] + self._embed
+        each = len(seqs)
+        x = states[:, None] + self._embed[:count]
         if self._low is not None:
-            x = x + np.einsum("nd,srd,ser->nse", states, *self._low, optimize=True).astype(np.float32)
+            down, up = self._low
+            x = x + np.einsum("nd,srd,ser->nse", states, down[:count], up[:count], optimize=True).astype(np.float32)
         rows = [SeqRows(view.seq, i * count, count, len(view.tokens) - 1) for i, view in enumerate(seqs)]
         places = np.concatenate([np.arange(row.past, row.past + count, dtype=np.int32) for row in rows])
         every = np.arange(each * count, dtype=np.int32)
@@ -123,8 +134,8 @@ class StreamingSpeculator:
         return found if self._mixed is None else self._mixed[found]
 
     def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
-        if spent.states is not None:
-            self._guesses.saw(outcomes, self._device.download(spent.states))
+        states = None if spent.states is None else self._device.download(spent.states)
+        self._guesses.heard(outcomes, spent, states)
 
     def end(self, seq: SeqId) -> None:
         self._guesses.end(seq)

@@ -32,12 +32,14 @@ class TextRunner:
         self.forward = Pass(model, device)
         self._nothing = np.empty((0, model.spec.vocab), np.float32)
         self._scratch = itertools.count(-1, -1)  # sequences of `score`; requests count up from 0
-        self._listen: Listener | None = None
+        self._insider: Insider | None = None
+        self._listen: Listener | None = None  # of this step
         self._hidden: Array = None  # of all rows of the last step, after the layer that somebody listens to
         self._logits: Array = None  # keeps the device's array alive while the caller looks at it
 
     def step(self, work: Sequence[Work]) -> Floats:
         """New tokens in, logits of the wanted rows out: (sum of wanted, vocab), valid until the next step."""
+        self._look()
         flat: list[int] = []
         place: list[int] = []
         wanted: list[int] = []
@@ -67,13 +69,17 @@ class TextRunner:
         return () if self._logits is None else self.device.peaks(self._logits)
 
     def open_to(self, insider: Insider | None) -> None:
-        taps = frozenset() if insider is None else insider.taps
-        self.forward.keep_states(Tap.STATES in taps)
-        self._listen = None
+        self._insider = insider
+        self._look()
         if insider is not None:
-            if Tap.HIDDEN in taps:
-                self._listen = partial(self._heard, insider.layer)
             insider.attach(self.model, self.kv)
+
+    def _look(self) -> None:
+        """Shows the next step to an insider who wants to see it."""
+        insider = self._insider
+        taps = insider.taps if insider is not None and insider.listening else frozenset()
+        self.forward.keep_states(Tap.STATES in taps)
+        self._listen = partial(self._heard, insider.layer) if insider is not None and Tap.HIDDEN in taps else None
 
     def _heard(self, wanted: int, tap: Tap, layer: int, value: Array) -> None:
         if tap is Tap.HIDDEN and layer == wanted:
