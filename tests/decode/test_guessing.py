@@ -141,7 +141,7 @@ def test_while_prompts_are_read_nothing_is_learnt_of_passes() -> None:
 
 @pytest.mark.native
 @pytest.mark.usefixtures("cheap_rows")
-@pytest.mark.parametrize("speculator", ["medusa", "streaming"])
+@pytest.mark.parametrize("speculator", ["medusa", "streaming", "auto:members=ngram+medusa"])
 def test_the_embedded_model_says_the_same(speculator: str) -> None:
     """Under a batch, prompts in chunks, sampling, penalties and a grammar, with trees of all sizes."""
     pytest.importorskip("edgewise._native")

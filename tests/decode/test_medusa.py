@@ -1,5 +1,6 @@
 """Heads that draft: the contract, equality whatever they say, and what is refused."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgewise.base import BadInput, Incompatible, SamplingParams, SeqId
+from edgewise.base import BadInput, Cap, Incompatible, SamplingParams, SeqId, Tap
 from edgewise.decode.api import Accepted, SeqView, Speculator, Spent
 from edgewise.decode.drafting_weights import read_tensors, widened, write_tensors
 from edgewise.decode.speculators import SPECULATORS
@@ -69,6 +70,34 @@ class TestAsManyNodesAsPay(TestMedusa):
         want = self.run(SPECULATORS.build("none"), "none")
         assert self.run(self.make(), self.verifier, pages=10, swap=swap) == want
         swap.close()
+
+
+@pytest.mark.usefixtures("cheap_rows")
+class TestUnderAuto(TestMedusa):
+    def make(self) -> Speculator:
+        shutil.copy(self.path, "medusa.safetensors")
+        member: Speculator = SPECULATORS.build("auto:members=ngram+suffix+medusa")
+        assert member.taps == {Tap.STATES}
+        assert Cap.TREE in member.needs
+        return member
+
+    @pytest.fixture(autouse=True)
+    def _beside_the_target(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)  # the toy lies in "."
+
+    def test_some_guesses_come_true(self) -> None:
+        member: Any = self.make()
+        drafted, hits = self.counted(member)
+        assert drafted > 60
+        assert hits > 0
+        assert member._unit_s[2].value > 0  # the heads were asked, too
+
+
+def test_auto_says_whose_weights_are_missing() -> None:
+    with pytest.raises(BadInput, match=r"'auto': no medusa\. toy has no heads"):
+        SPECULATORS.build("auto:members=ngram+medusa").prepare(toy_target(DEVICES.build("reference")))
+    with pytest.raises(BadInput, match="medusa and streaming look at different states"):
+        SPECULATORS.build("auto:members=medusa+streaming")
 
 
 class TestCartesianInFloat(TestMedusa):

@@ -14,44 +14,81 @@ Status: kept
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, cast
 
-from edgewise.base import BadInput, Cap, SeqId, Tap
-from edgewise.decode.api import Accepted, Draft, SeqView, Speculator, Spent, Target
-from edgewise.decode.curve import best_sizes
+from edgewise.base import BadInput, Cap, Incompatible, SeqId, Tap
+from edgewise.decode.api import Accepted, Draft, Insider, SeqView, Speculator, Spent, Target
+from edgewise.decode.curve import Late, best_sizes
+from edgewise.decode.guessing import MOST
 from edgewise.decode.pacing import PROBE, Likely, Pace
 from edgewise.decode.speculators import SPECULATORS, WITH_MODEL
+from edgewise.kv.api import KVCache
+from edgewise.models.api import Model
 
 NOTHING = Draft()
 
 
 class AutoSpeculator:
-    """members: catalog names joined with +, cheap ones only, in the order in which they are asked. model: of a draft
-    model, asked where they find nothing or less. depth: most tokens of a draft."""
+    """members: catalog names joined with +. Cheap ones draft in this order; a draft model, and those that draft from
+    what they see inside the target, where they promise more. model: of a draft model. depth: most tokens of a path."""
 
-    needs: ClassVar[frozenset[Cap]] = frozenset({Cap.REWIND})
-    taps: ClassVar[frozenset[Tap]] = frozenset()
+    needs: frozenset[Cap] = frozenset({Cap.REWIND})  # and what its members need
+    taps: frozenset[Tap] = frozenset()
+    layer = -1
 
     def __init__(
         self, members: str = "ngram+suffix", model: str = "", depth: int = 12, gain: float = 1.05, plain: int = 64
     ) -> None:
         if not (isinstance(depth, int) and depth >= 1 and gain >= 1 and isinstance(plain, int) and plain >= 2):
             raise BadInput(f"speculator 'auto': depth={depth!r}, gain={gain!r} or plain={plain!r} makes no sense.")
-        self.members: list[Speculator] = [
-            SPECULATORS.build(name, depth=depth) for name in members.split("+") if name
-        ]
+        self.members: list[Speculator] = []
+        self.inside: dict[int, str] = {}  # members that see inside the target: their names
+        for name in filter(None, members.split("+")):
+            settings = {"depth": depth}
+            if SPECULATORS.load(name).taps:
+                self.inside[len(self.members)] = name
+                settings["nodes"] = MOST
+            self.members.append(SPECULATORS.build(name, **settings))
         if model:
             self.members.append(SPECULATORS.build(WITH_MODEL, model=model, depth=depth))
         if not self.members:
             raise BadInput("speculator 'auto' needs members, as in auto:members=ngram+suffix, or a model.")
-        self.slow = len(self.members) - 1 if model else -1  # the one whose depth has to be known before
+        seen = {member.taps for member in self.members if member.taps}
+        if len(seen) > 1:
+            raise BadInput(
+                f"speculator 'auto': {' and '.join(self.inside.values())} look at different states of a pass, and one "
+                "of them can be shown. Leave one out of members."
+            )
+        self.taps = frozenset().union(*seen)
+        self.needs = self.needs.union(*(member.needs for member in self.members))
+        self.slow = len(self.members) - 1 if model else -1  # the one that works for each token of a path
         self.depth = depth
         self.pace = Pace([Likely.chain(depth)] * len(self.members), gain, plain)
-        self._fixed_s = self._level_s = 0.0
-        self._levels = 0  # that the draft model went down in the last step
+        self._fixed_s = Late()  # of asking the cheap ones
+        self._unit_s = [Late() for _ in self.members]  # of the others: of a level, or of a draft
+        self._worked = (-1, 0)  # in the last step: which of the others, and for how many units; 0: it was catching up
+        self._turn = 0
 
     def prepare(self, target: Target) -> int:
-        return sum(member.prepare(target) for member in self.members)
+        held = 0
+        for at, member in enumerate(self.members):
+            try:
+                held += member.prepare(target)
+            except (BadInput, Incompatible) as problem:
+                if at not in self.inside:
+                    raise
+                raise type(problem)(f"speculator 'auto': no {self.inside[at]}. {problem}") from None
+            if at in self.inside:
+                self.layer, self.pace.members[at] = cast(Any, member).layer, cast(Any, member).likely
+        return held
+
+    @property
+    def listening(self) -> bool:
+        return self.pace.listening
+
+    def attach(self, model: Model, kv: KVCache) -> None:
+        for at in self.inside:
+            cast(Insider, self.members[at]).attach(model, kv)
 
     def begin(self, seq: SeqId, tokens: Sequence[int]) -> None:
         self.pace.begin(seq)
@@ -65,14 +102,15 @@ class AutoSpeculator:
 
     def propose(self, seqs: Sequence[SeqView], budget: int) -> Sequence[Draft]:
         pace = self.pace
-        self._levels = 0
+        self._worked = (-1, 0)
         drafts = [NOTHING] * len(seqs)
         awake = pace.awake(seqs)
         if not awake or budget < 1:
             return drafts
         who = [-1] * len(seqs)
+        dear = [at for at in range(len(self.members)) if at == self.slow or at in self.inside]
         for at in range(len(self.members)):
-            if at == self.slow:
+            if at in dear:
                 continue
             open_ = [i for i in awake if who[i] < 0]
             if not open_:
@@ -85,48 +123,78 @@ class AutoSpeculator:
             pace.worth(view.seq, at, len(draft.tokens)) if at >= 0 else []
             for view, at, draft in zip(seqs, who, drafts, strict=True)
         ]
-        sizes, gain = best_sizes(pace.curve, worths, budget, self._fixed_s)
-        if self.slow >= 0:
-            sizes, gain = self._model_instead(seqs, awake, budget, drafts, who, sizes, gain)
+        sizes, gain = best_sizes(pace.curve, worths, budget, self._fixed_s.value)
+        if dear:
+            sizes, gain = self._rather(dear, seqs, awake, budget, drafts, who, sizes, gain)
         settled = pace.settle(seqs, who, [len(draft.tokens) for draft in drafts], sizes, gain, budget)
         return [_cut(draft, some) for draft, some in zip(drafts, settled, strict=True)]
 
     def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
         self.pace.heard(outcomes, spent)
-        if self._levels > 0:
-            each = max(0.0, spent.draft_s - self._fixed_s) / self._levels
-            self._level_s += (0.1 if self._level_s else 1.0) * (min(each, 3 * self._level_s or each) - self._level_s)
-        elif spent.draft_s and not self._levels:
-            self._fixed_s += 0.05 * (spent.draft_s - self._fixed_s)
+        at, units = self._worked
+        if units > 0:
+            self._unit_s[at].saw(max(0.0, spent.draft_s - self._fixed_s.value) / units)
+        elif at < 0 and spent.draft_s:
+            self._fixed_s.saw(spent.draft_s)
         for member in self.members:
             member.accepted(outcomes, spent)
 
-    def _model_instead(
-        self, seqs: Sequence[SeqView], awake: Sequence[int], budget: int, drafts: list[Draft], who: list[int],
-        sizes: list[int], gain: float,
+    def _promise(
+        self, at: int, seqs: Sequence[SeqView], awake: Sequence[int], budget: int, gain: float
+    ) -> tuple[float, list[int]]:
+        """The gain that a member which is not cheap promises, and with which sizes. gain: of the cheap ones."""
+        pace, fixed, each = self.pace, self._fixed_s.value, self._unit_s[at].value
+        most = len(pace.members[at].given)
+        worths = [
+            pace.worth(view.seq, at, most) if i in awake and self._sees(at, view.seq) else []
+            for i, view in enumerate(seqs)
+        ]
+        if at not in self.inside:
+            sizes, better = best_sizes(pace.curve, worths, budget, fixed, each)
+        elif gain >= pace.gain:
+            sizes, better = best_sizes(pace.curve, worths, budget, fixed + each)
+        else:
+            sizes, better = pace.best(worths, budget, fixed + each)
+        return better, sizes
+
+    def _sees(self, at: int, seq: SeqId) -> bool:
+        """A member has what it drafts from."""
+        return at not in self.inside or bool(cast(Any, self.members[at]).ready(seq))
+
+    def _rather(
+        self, dear: Sequence[int], seqs: Sequence[SeqView], awake: Sequence[int], budget: int, drafts: list[Draft],
+        who: list[int], sizes: list[int], gain: float,
     ) -> tuple[list[int], float]:  # fmt: skip
-        """Lets the draft model draft for those whom it serves better: edits drafts and who, gives sizes and gain."""
-        slow, pace = self.slow, self.pace
-        worths = [pace.worth(view.seq, slow, self.depth) if i in awake else [] for i, view in enumerate(seqs)]
-        wanted, better = best_sizes(pace.curve, worths, budget, self._fixed_s, self._level_s)
+        """Lets one of those that are not cheap draft for those whom it serves better: edits drafts and who, gives sizes
+        and gain."""
+        pace = self.pace
+        promises = [(*self._promise(at, seqs, awake, budget, gain), at) for at in dear]
+        better, wanted, at = max(promises, key=lambda promise: promise[0])
         probing = [i for i in awake if pace.probing(seqs[i].seq)]
         if better <= gain or better < pace.gain:
-            if gain >= pace.gain or not probing:
-                for i in awake if gain < pace.gain else ():
-                    who[i] = slow if who[i] < 0 else who[i]  # nobody serves it: it will be left alone for a while
+            if gain >= pace.gain:
                 return sizes, gain
+            if not probing:
+                for i in awake:  # nobody serves it: it will be left alone for a while
+                    who[i] = at if who[i] < 0 and self._sees(at, seqs[i].seq) else who[i]
+                return sizes, gain
+            self._turn += 1
+            at = dear[self._turn % len(dear)]
             wanted = [PROBE if i in probing else 0 for i in range(len(seqs))]
         views = [replace(view, most=wanted[i]) for i, view in enumerate(seqs)]
-        found = self.members[slow].propose(views, budget)
-        self._levels = max(len(draft.tokens) for draft in found) or -1  # -1: it was catching up with a text
+        found = self.members[at].propose(views, budget)
+        longest = max(len(draft.tokens) for draft in found)
+        self._worked = (at, min(1, longest) if at in self.inside else longest)
+        if gain < pace.gain:
+            sizes = [0] * len(seqs)
         for i, draft in enumerate(found):
             if draft.tokens:
-                drafts[i], who[i] = draft, slow
-        return [len(draft.tokens) if who[i] == slow else 0 for i, draft in enumerate(drafts)], max(better, gain)
+                drafts[i], who[i], sizes[i] = draft, at, len(draft.tokens)
+        return sizes, max(better, gain)
 
 
 def _cut(draft: Draft, some: int) -> Draft:
-    """The first nodes of a chain."""
+    """The first nodes of a draft."""
     if some >= len(draft.tokens):
         return draft
     return Draft(draft.tokens[:some], draft.parents[:some], draft.odds[:some], draft.replaced) if some else NOTHING
