@@ -21,6 +21,7 @@ import numpy as np
 
 from edgewise.base import BadInput, Request, SamplingParams, StructuredOutputsParams
 from edgewise.decode.api import Accepted, Draft, LogitsRule, Room, SeqView, Speculator, Target, Verifier
+from edgewise.decode.guessing import AUTO, USUAL
 from edgewise.decode.speculators import SPECULATORS
 from edgewise.decode.verifiers import build_verifier
 from edgewise.decode.walking import walk
@@ -122,6 +123,8 @@ def everyone(names: str = "all") -> dict[str, str]:
     for name in [name for name in SPECULATORS if name != PLAIN] if names == "all" else names.split(","):
         takes = inspect.signature(SPECULATORS.load(name)).parameters
         given: dict[str, Any] = {"model": embedded_draft(), "cap": CAP, "gate": False, "gain": 1}
+        if "nodes" in takes and takes["nodes"].default == AUTO:
+            given["nodes"] = USUAL
         settings = ",".join(f"{key}={value}" for key, value in given.items() if key in takes)
         found[name] = f"{name}:{settings}" if settings else name
     return found
