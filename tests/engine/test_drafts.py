@@ -15,6 +15,7 @@ from edgewise.engine.api import StepCost, Work
 from edgewise.engine.loop import Engine
 from edgewise.engine.policies.fcfs import FirstComeFirstServed
 from edgewise.engine.runners.text import TextRunner
+from edgewise.engine.trees import within
 from edgewise.kernels.api import Device, Floats
 from edgewise.kernels.devices.reference import ReferenceDevice
 from edgewise.kv.swap import SwapFile
@@ -161,6 +162,20 @@ def test_trees_change_no_token_and_no_logprob(
     assert not guesser.open
     assert guesser.kept > 20
     assert dtype == "f32" or want != run(SPECULATORS.build("none"), device=device)
+
+
+def test_a_tree_without_room_loses_its_last_branches_first() -> None:
+    #        0  1   2  3  4   5   6: two branches of three and two nodes, two more of one
+    parents = (-1, 0, -1, 1, 2, -1, -1)
+    draft = Draft(tuple(range(7)), parents)
+    assert within(draft, cached=20, page=16, pages=4) is draft
+    assert within(draft, cached=20, page=16, pages=3).tokens == (0, 1, 2, 3, 4, 5)
+    assert within(draft, cached=20, page=16, pages=2).tokens == (0, 1, 2, 3, 4)  # who goes on takes no room
+    assert within(draft, cached=20, page=16, pages=1).parents == (-1, 0, 1)
+    assert within(draft, cached=20, page=16, pages=0) == Draft()
+    # the next token is the page's last one: each node takes a page, and two of its branches one for the shared tail
+    assert within(draft, cached=15, page=16, pages=6).tokens == (0, 1, 2, 3, 4, 5)
+    assert within(draft, cached=16, page=16, pages=2).tokens == (0, 1, 2, 3, 4)
 
 
 def test_a_pass_that_fails_with_a_tree_is_done_again_without(device: Device) -> None:

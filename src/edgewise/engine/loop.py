@@ -20,7 +20,7 @@ from edgewise.engine.api import Budget, Decision, Ended, Runner, SchedulerPolicy
 from edgewise.engine.checks import check_request
 from edgewise.engine.meter import StepMeter
 from edgewise.engine.sample import Sample
-from edgewise.engine.trees import first_branch, fitting, leaf_below, leaves
+from edgewise.engine.trees import first_branch, fitting, leaf_below, leaves, within
 from edgewise.kernels.api import Floats
 from edgewise.kv.api import KVCache, Swap
 
@@ -394,13 +394,14 @@ class Engine:
     def _branch(
         self, sample: Sample, draft: Draft, ends: Sequence[tuple[int, int]], decoding: int
     ) -> tuple[Draft, tuple[SeqId, ...]]:
-        """Forks the sample for each further leaf of a tree; where that would press on others only the first remains."""
+        """Forks the sample for each further leaf of a tree, for as many as leave two pages to everybody."""
         if Cap.TREE not in self.kv.gives:
             raise Incompatible("This draft is a tree, but the KV cache takes chains only. Draft with width=1.")
         seq, page = sample.seq, self.page_tokens
-        need = sum(-(-depth // page) * page + 2 * page for _, depth in ends[1:])
-        if self.kv.free_tokens() < need + 2 * page * decoding:
-            return first_branch(draft, ends[0][0]), ()
+        some = within(draft, sample.cached, page, self.kv.free_tokens() // page - 2 * decoding)
+        if len(leaves(some)) < 2:
+            return first_branch(draft, ends[0][0]), ()  # for which there is room already
+        draft, ends = some, leaves(some)
         branches = [SeqId(next(self._next_branch)) for _ in ends[1:]]
         self._branches[seq] = branches
         for branch, (_, depth) in zip(branches, ends[1:], strict=True):

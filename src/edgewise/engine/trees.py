@@ -51,6 +51,29 @@ def first_branch(draft: Draft, leaf: int) -> Draft:
     return kept(draft, path(draft, leaf))
 
 
+def within(draft: Draft, cached: int, page: int, pages: int) -> Draft:
+    """The nodes whose branches take no more than so many pages of `page` tokens, the first ones first: a node that goes
+    on with a branch costs nothing but a page now and then. cached: tokens that all branches share."""
+
+    def taken(depth: int) -> int:
+        return -(-(cached + 1 + depth) // page) - cached // page if depth else 0
+
+    depths, ends = {-1: 0}, {-1}
+    some: list[int] = []
+    for node, parent in enumerate(draft.parents):
+        if parent not in depths:
+            continue
+        depth = depths[parent] + 1
+        cost = taken(depth) - (taken(depth - 1) if parent in ends else 0)
+        if cost <= pages:
+            pages -= cost
+            ends.discard(parent)
+            ends.add(node)
+            depths[node] = depth
+            some.append(node)
+    return draft if len(some) == len(draft.tokens) else kept(draft, some)
+
+
 def leaf_below(draft: Draft, node: int) -> int:
     """The index, among the leaves, of the first one that has this node in its path."""
     for at, (leaf, _) in enumerate(leaves(draft)):
