@@ -25,8 +25,10 @@ def targeted(llm: Any, sequences: int) -> Target:
     return Target(parts.header, parts.spec, parts.device, parts.context, sequences, False, _pieces)
 
 
-def decode(engine: Any, asked: Sequence[Request]) -> tuple[list[list[int]], float]:
-    """Each request's tokens, and the seconds of all steps after the first token of each."""
+def decode(
+    engine: Any, asked: Sequence[Request], begun: Callable[[], None] = lambda: None
+) -> tuple[list[list[int]], float]:
+    """Each request's tokens, and the seconds of all steps after the first token of each, at which `begun` is called."""
     import time
 
     order = [engine.add(request) for request in asked]
@@ -38,6 +40,7 @@ def decode(engine: Any, asked: Sequence[Request]) -> tuple[list[list[int]], floa
                 raise BadInput(event.error)
             got[event.request_id] += event.tokens
         if not begin and all(got.values()):
+            begun()
             begin = time.perf_counter()
     return [got[name] for name in order], time.perf_counter() - begin
 
@@ -162,6 +165,11 @@ class Watched:
     @property
     def tokens_per_pass(self) -> float:
         return 1 + self.hits / self.sequences if self.sequences else 1.0
+
+    def mean(self) -> tuple[float, float, float]:
+        """Of a pass: rows, its seconds, those of drafting before it."""
+        rows, seconds, drafting = zip(*self.passes or [(0, 0.0, 0.0)], strict=True)
+        return statistics.fmean(rows), statistics.fmean(seconds), statistics.fmean(drafting)
 
     def pass_s(self, rows: int) -> float:
         """Median seconds of passes of so many rows."""

@@ -1,20 +1,23 @@
 """A draft model grows a token tree, also while the target's weights are on their way from the disk.
 
-Any token more likely than `split` opens a branch; of the branches the one grows next that is farthest behind its share
-of the tree by confidence. When the likeliest open branch falls below a threshold the target verifies: after a draft
-that came true the threshold is halved, after an error divided by the confidence of what came after it, and it is never
-above what a token costs here, drafting and a row, against what a pass takes. What is drafted while the target's layers
-are awaited follows the tree that is being verified, so that the next one has begun if it comes true. Where passes are
-not dear, as measured, it drafts nothing for a while.
+Grown is what is likeliest to be in the text, several nodes in one pass of the draft model. How likely is learned while
+drafts are verified (`decode.odds`): the model's confidences by themselves say little about a target that decodes
+greedily. The target verifies when the next node is less likely than it would have to be for what it costs, in tokens
+that the same time gives otherwise; that threshold follows what passes, rows and drafting take, as measured. What is
+drafted while the target's layers are awaited goes on below the tree that is being verified, so that the next one has
+begun whichever way the text goes. Where passes are not dear, as measured, it drafts nothing for a while.
 
-Paper:  Xu et al., LLMCad, 2023, arXiv:2309.04255 (the threshold's exponent as in EdgeLLM's words; branches are forks)
+Paper:  Xu et al., LLMCad, 2023, arXiv:2309.04255 (its threshold halves and grows with success and its branches grow by
+        shares of confidence; both follow from learned chances and costs here. Branches are forks, not masks)
 Exact.
 Needs:  REWIND, TREE; a model with the target's vocabulary
-Cost:   a pass of the draft model a token, less what is hidden behind reading; its weights, a page of KV a branch
+Cost:   a row of the draft model a node, less what is hidden behind reading; its weights, a page of KV a branch
 Status: kept
 """
 
+import heapq
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -24,71 +27,106 @@ from edgewise.base import BadInput, Cap, OutOfRoom, SeqId, Tap
 from edgewise.decode.api import Accepted, Draft, SeqView, Spent, Target
 from edgewise.decode.curve import VerifyCurve
 from edgewise.decode.drafting import DraftModel, load_draft
-from edgewise.decode.ranking import ranked
+from edgewise.decode.odds import Odds, RowCost
 from edgewise.kernels.api import Floats
 
 NOTHING = Draft()
-LEAST, MOST = 1e-4, 0.5  # of the threshold
+LEAST, MOST = 1e-3, 0.5  # of the threshold
 CHUNK = 256  # rows of one pass while it catches up with a text
+FEW = 1e-3  # of the likeliest token's chance: what is less likely is not looked at
+TOGETHER = 8  # nodes of a tree in one pass of the draft model
+AHEAD = 4  # times the nodes of a tree are computed at most, with what is drafted ahead
 GAIN, PAUSE, LONGEST, PLAIN = 1.05, 16, 1024, 64
 FADE = 0.9
 
 
 class Node:
-    """A drafted token. branch: the sequence that has everything before it cached. spent: tokens of its own branch."""
+    """A drafted token. place: its index in the text. branch: once computed, a sequence that has the text and its path
+    cached, itself included; passed: a child goes on in it. chance: log of that of its whole path. key: of its odds."""
 
-    __slots__ = ("branch", "chance", "depth", "kids", "parent", "spent", "token")
+    __slots__ = ("branch", "chance", "key", "kids", "parent", "passed", "place", "token")
 
-    def __init__(self, token: int, parent: "Node | None", chance: float, branch: SeqId, depth: int, spent: int) -> None:
-        self.token, self.parent, self.chance = token, parent, chance
-        self.branch, self.depth, self.spent = branch, depth, spent
+    def __init__(self, token: int, parent: "Node | None", place: int, chance: float = 0.0, key: int = 0) -> None:
+        self.token, self.parent, self.place, self.chance, self.key = token, parent, place, chance, key
+        self.branch, self.passed = SeqId(-1), False
         self.kids: dict[int, Node] | None = None  # None: it was not computed
 
     def below(self) -> Iterator["Node"]:
-        for kid in (self.kids or {}).values():
-            yield kid
-            yield from kid.below()
+        left = [self]
+        while left:
+            kids = left.pop().kids
+            if kids:
+                yield from kids.values()
+                left += kids.values()
 
 
 class Tree:
-    """What is drafted after one text. root: its last token, with news, the tokens before it that are not cached."""
+    """What is drafted after one text. root: its last token; news: tokens up to it that its branch does not have."""
 
-    def __init__(self, branch: SeqId, alpha: float, text: Sequence[int]) -> None:
+    def __init__(self, branch: SeqId, text: Sequence[int]) -> None:
         self.text = text
-        self.root = Node(-1, None, 1.0, branch, 0, 0)
-        self.news: list[int] = []
         self.read = 0  # tokens of the text that were seen
-        self.alpha, self.surest, self.deepest, self.asked = alpha, 1.0, 0, 0
+        self.news: list[int] = []
         self.full = False  # there was no room for its next token
+        self.root = Node(-1, None, -1)
+        self.root.branch = branch
+        self._order = itertools.count()
+        self.sprout()
 
-    def open(self) -> list[Node]:
-        """Nodes that were not computed."""
-        return [node for node in self.root.below() if node.kids is None]
+    def sprout(self) -> None:
+        """Counts anew what is below the root."""
+        self.open: list[tuple[float, int, Node]] = []  # a heap: likeliest first
+        self.computed = 0
+        for node in self.root.below():
+            self.found(node)
+
+    def found(self, node: Node) -> None:
+        if node.kids is None:
+            heapq.heappush(self.open, (-node.chance, next(self._order), node))
+        else:
+            self.computed += 1
+
+    def chance(self, node: Node) -> float:
+        """That it is in the text."""
+        return math.exp(node.chance - self.root.chance)
+
+    def rival(self, limit: int) -> float:
+        """How likely a node has to be to find a place among so many."""
+        some = heapq.nlargest(limit, (node.chance for node in self.root.below()))
+        return math.exp(some[-1] - self.root.chance) if len(some) == limit else 0.0
+
+    @property
+    def best(self) -> float:
+        """Of the nodes that were not computed."""
+        return self.chance(self.open[0][2]) if self.open else 0.0
 
 
 class LlmCadSpeculator:
-    """model: folder or GGUF file. nodes: of a tree at most. split: least probability of a token that opens a branch.
-    alpha: the threshold to begin with. adapt: whether it moves. ahead: draft while weights are awaited. gate: leave it
-    where it does not pay. dtype: of the draft model's KV."""
+    """model: folder or GGUF file. nodes: of a tree at most. width: children of a node at most. alpha: the least chance
+    of a node, to begin with; adapt: whether it moves. ahead: draft while weights are awaited. gate: leave it where it
+    does not pay. dtype: of the draft model's KV."""
 
     needs: ClassVar[frozenset[Cap]] = frozenset({Cap.REWIND, Cap.TREE})
     taps: ClassVar[frozenset[Tap]] = frozenset()
 
     def __init__(
-        self, model: str = "", nodes: int = 32, split: float = 0.1, alpha: float = 0.01, adapt: bool = True,
+        self, model: str = "", nodes: int = 64, width: int = 6, alpha: float = 0.02, adapt: bool = True,
         ahead: bool = True, gate: bool = True, dtype: str = "f16",
     ) -> None:
         if not model:
             raise BadInput("speculator 'llmcad' needs a model: llmcad:model=PATH, one with the target's vocabulary.")
-        if not (isinstance(nodes, int) and nodes >= 1 and 0 < split <= 1 and 0 < alpha < 1):
-            raise BadInput(f"speculator 'llmcad': nodes={nodes!r}, split={split!r} or alpha={alpha!r} makes no sense.")
-        self.model, self.nodes, self.split, self.alpha = str(model), nodes, split, alpha
+        if not (isinstance(nodes, int) and nodes >= 1 and isinstance(width, int) and width >= 1 and 0 < alpha < 1):
+            raise BadInput(f"speculator 'llmcad': nodes={nodes!r}, width={width!r} or alpha={alpha!r} makes no sense.")
+        self.model, self.nodes, self.width, self.alpha = str(model), nodes, width, alpha
         self.adapt, self.ahead, self.gate, self.dtype = adapt, ahead, gate, dtype
+        self.odds, self.row = Odds(), RowCost()
         self._trees: dict[SeqId, Tree] = {}  # least recently used first
         self._next = itertools.count()
         self._curve = VerifyCurve()
         self._asking: list[Tree] = []  # whose drafts are being verified
-        self._gain, self._wait, self._pause, self._level_s = 2.0, 0, PAUSE, 0.0
+        self._gain, self._wait, self._pause = 2.0, 0, PAUSE
+        self._made, self._took = 0.0, 0.0  # tokens and seconds of steps with drafts, fading
+        self._level_s = 0.0  # of a pass of the draft model
         self._drafter: Any = None
         self._now: set[SeqId] = set()  # who is in this step
         self._steps = 0  # with drafts, since the last one without
@@ -96,7 +134,7 @@ class LlmCadSpeculator:
         self.passes_ahead = 0
 
     def prepare(self, target: Target) -> int:
-        spare = 3 * self.nodes * target.sequences
+        spare = AHEAD * self.nodes * target.sequences
         drafter, held = load_draft(self.model, target, seen=target.context, spare_pages=spare, dtype=self.dtype)
         self.use(drafter, target)
         return held
@@ -115,9 +153,8 @@ class LlmCadSpeculator:
     def end(self, seq: SeqId) -> None:
         tree = self._trees.pop(seq, None)
         if tree is not None:
-            branch = next((leaf.branch for leaf in tree.open()), tree.root.branch)
-            self._kv.remember(branch, tree.text[: tree.read])  # the next turn of a chat begins with it
-            self._close(tree.root)
+            self._kv.remember(tree.root.branch, tree.text[: tree.read])  # the next turn of a chat begins with it
+            self._prune(tree.root, None)
             if tree in self._asking:
                 self._asking.remove(tree)
 
@@ -138,34 +175,41 @@ class LlmCadSpeculator:
             if fair > 0 and self._catch_up(view):
                 limits[i] = fair
         trees = {i: self._trees[seqs[i].seq] for i in limits}
+        row, level = self.thresholds()
         while True:
-            work = []
+            work: list[tuple[Tree, Node]] = []
             for i, tree in trees.items():
-                node = tree.root if tree.news else self._next_node(tree, limits[i])
-                if node is not None and not tree.full:
-                    work.append((tree, node))
+                work += self._pick(tree, limits[i], max(row, tree.rival(limits[i])))
             if not work:
+                break
+            if sum(tree.chance(node) for tree, node in work) < level:
+                for tree, node in work:
+                    tree.found(node)
                 break
             self._passes += 1
             self._grow(work)
         drafts = []
         for i in range(len(seqs)):
-            draft = self._draft(trees[i], limits[i]) if i in trees else NOTHING
+            draft = self._draft(trees[i], limits[i], row) if i in trees else NOTHING
             if draft.tokens:
                 self._asking.append(trees[i])
             drafts.append(draft)
         return drafts
 
+    def thresholds(self) -> tuple[float, float]:
+        """The least chance of a node that is worth a row of the target's pass, and the least sum of those of nodes that
+        are worth a pass of the draft model: what their cost is worth in tokens, at the present rate."""
+        if not (self.adapt and self._took):
+            return self.alpha, self.alpha
+        rate = self._made / self._took
+        return min(MOST, max(LEAST, rate * self.row.seconds)), min(MOST, rate * self._level_s)
+
     def meanwhile(self) -> bool:
         """One pass of the draft model, for the trees that are being verified; False: nothing is left to draft."""
-        work = []
+        row, _ = self.thresholds()
+        work: list[tuple[Tree, Node]] = []
         for tree in self._asking:
-            open_ = tree.open()
-            if open_ and tree.asked < 2 * self.nodes and not tree.full:
-                best = max(open_, key=lambda node: node.chance)
-                if self._kv.length(best.branch) + 1 < self._context:
-                    tree.asked += 1
-                    work.append((tree, best))
+            work += self._pick(tree, AHEAD * self.nodes - tree.computed, row / AHEAD)
         if not work:
             return False
         self.passes_ahead += 1
@@ -178,82 +222,73 @@ class LlmCadSpeculator:
         if not spent.decode or spent.prefill:
             return
         self._curve.saw(spent.decode, spent.pass_s)
+        self.row.saw(spent.decode, spent.pass_s)
         if not asking:
             return
         plain = self._curve.seconds(len(outcomes)) or spent.pass_s
-        made = sum(len(outcome.tokens) for outcome in outcomes) / len(outcomes)
-        self._gain += (1 - FADE) * (made * plain / (spent.pass_s + spent.draft_s) - self._gain)
+        made, took = sum(len(outcome.tokens) for outcome in outcomes), spent.pass_s + spent.draft_s
+        self._made, self._took = FADE * self._made + made, FADE * self._took + took
+        self._gain += (1 - FADE) * (made / len(outcomes) * plain / took - self._gain)
         if self.gate and self._gain < GAIN:
             self._wait, self._pause = self._pause, min(2 * self._pause, LONGEST)
         if self._gain > 2 * GAIN:
             self._pause = PAUSE
         if self._passes:
             self._level_s += 0.1 * (spent.draft_s / self._passes - self._level_s)
-        if not self.adapt:
-            return
-        more = max(0.0, self._curve.seconds(spent.decode) - plain)  # medians: a disk is not always as fast
-        row_s = more / max(1, spent.decode - len(outcomes))
-        dear = min(MOST, max(LEAST, made * (self._level_s + row_s) / spent.pass_s))  # a token below that does not pay
-        kept = {outcome.seq: len(outcome.nodes) for outcome in outcomes}
-        for seq, tree in self._trees.items():
-            if tree in asking and seq in kept and tree.deepest:
-                wrong = max(0, tree.deepest - kept[seq]) / tree.deepest
-                tree.alpha = tree.alpha / 2 if not wrong else tree.alpha / max(tree.surest, LEAST) ** wrong
-                tree.alpha = min(dear, max(LEAST, tree.alpha))
 
     # ── the tree ────────────────────────────────────────────────────────────────────────
 
     def _catch_up(self, view: SeqView) -> bool:
-        """Goes down the tree with what is new in the text. False: too much is missing, of which a chunk is computed."""
+        """Goes down the tree with what is new in the text. False: there is no room for all of that."""
         tree = self._trees.pop(view.seq, None)
         if tree is None:
-            tree = Tree(SeqId(next(self._next)), self.alpha, view.tokens)
+            tree = Tree(SeqId(next(self._next)), view.tokens)
             tree.read = self._kv.open(tree.root.branch, view.tokens)
         self._trees[view.seq] = tree
         for token in view.tokens[tree.read :]:
-            kids = None if tree.news else tree.root.kids
-            kid = kids.pop(token, None) if kids else None
-            if kids is not None and kid is not None:
-                for other in kids.values():
-                    self._close(other)
-                tree.root = kid
-                if kid.kids is None:
-                    tree.news = [token]
-            else:  # nobody thought of it: one branch goes back to here
-                if not tree.news and tree.root.kids:
-                    branch, *rest = {leaf.branch for leaf in tree.open()}
-                    for other_branch in rest:
-                        self._kv.close(other_branch)
-                    self._kv.rewind(branch, tree.read)
-                    tree.root = Node(-1, None, 1.0, branch, 0, 0)
-                tree.root.kids = None
+            old, kid = tree.root, None
+            if old.kids is not None:
+                self.odds.saw([one.key for one in old.kids.values()], _index(old.kids, token))
+                kid = old.kids.get(token)
+            tree.root = kid or Node(token, None, tree.read)
+            if kid is None or kid.kids is None:  # one branch goes back to here
+                if old.kids is not None:
+                    self._prune(old, old.branch)
+                    self._kv.rewind(old.branch, tree.read)
+                tree.root.branch = old.branch
                 tree.news.append(token)
+            else:
+                kept = {kid.branch, *(node.branch for node in kid.below() if node.kids is not None)}
+                self._prune(old, *kept)
+            tree.root.parent = None
             tree.read += 1
-        whole, first = tree.root.chance, tree.root.depth
-        tree.root.parent, tree.root.spent = None, 0
-        tree.root.chance, tree.root.depth = 1.0, 0
-        for node in tree.root.below():
-            node.chance /= whole
-            node.depth -= first
-        tree.asked, tree.full = 0, False
-        if len(tree.news) <= CHUNK:
-            return True
-        if self._reserve(tree.root.branch, CHUNK):
+        tree.full = False
+        tree.sprout()
+        while len(tree.news) > CHUNK:
+            if not self._reserve(tree.root.branch, CHUNK):
+                return False
             self._drafter.run([(tree.root.branch, tree.news[:CHUNK], self._kv.length(tree.root.branch))])
             del tree.news[:CHUNK]
-        return False
+        return True
 
-    def _next_node(self, tree: Tree, limit: int) -> Node | None:
-        """The one to be computed next; None: it is time to verify."""
-        open_ = tree.open()
-        tree.surest = max((node.chance for node in open_), default=0.0)
-        if tree.surest < tree.alpha or sum(1 for _ in tree.root.below()) >= limit:
-            return None
-        total = sum(node.chance for node in open_)
-        return max(open_, key=lambda node: limit * node.chance / total - node.spent)
+    def _pick(self, tree: Tree, most: int, least: float) -> list[tuple[Tree, Node]]:
+        """The nodes to be computed next, so many at most and likelier than that; none: it is time to verify."""
+        if tree.full:
+            return []
+        if tree.news:
+            return [(tree, tree.root)]
+        picked: list[tuple[Tree, Node]] = []
+        while len(picked) < min(most, TOGETHER) and tree.best > least:
+            node = heapq.heappop(tree.open)[2]
+            if node.place + 1 < self._context:
+                picked.append((tree, node))
+        return picked
 
     def _grow(self, work: Sequence[tuple[Tree, Node]]) -> bool:
         """Computes these nodes, or the news of a root, and gives each its children."""
+        for tree, node in work:  # all forks before the first room is made: a fork takes that away
+            if not tree.news:
+                self._lead(node)
         rows = []
         for tree, node in work:
             tokens = tree.news or [node.token]
@@ -261,39 +296,60 @@ class LlmCadSpeculator:
                 rows.append((tree, node, tokens))
             else:
                 tree.full = True
+                self._let_go(node)
         if not rows:
             return False
         logits = self._drafter.run([(node.branch, tokens, self._kv.length(node.branch)) for _, node, tokens in rows])
         for (tree, node, _), row in zip(rows, logits[:, : self._vocab], strict=True):
-            tree.news = []
-            node.kids = {}
-            for at, (token, chance) in enumerate(self._choices(row)):
-                branch = node.branch
-                if at:
-                    branch = SeqId(next(self._next))
-                    self._kv.fork(node.branch, branch)
-                spent = 0 if at else node.spent + 1
-                node.kids[token] = Node(token, node, node.chance * chance, branch, node.depth + 1, spent)
+            tree.news, node.kids = [], {}
+            tree.computed += node is not tree.root
+            for rank, (token, confidence) in enumerate(self._choices(row)):
+                key = self.odds.key(rank, confidence)
+                chance = node.chance + math.log(self.odds.chance(key, confidence))
+                kid = node.kids[token] = Node(token, node, node.place + 1, chance, key)
+                tree.found(kid)
         return True
 
     def _choices(self, row: Floats) -> list[tuple[int, float]]:
-        """The likeliest token, and any others that open a branch, with their probabilities."""
+        """The likeliest tokens, with their probabilities."""
         odds = np.exp(row - row.max())
-        odds /= odds.sum()
-        few = ranked(row, max(1, min(len(row), int(1 / self.split)))).tolist()
-        return [(token, float(odds[token])) for at, token in enumerate(few) if not at or odds[token] > self.split]
+        few = np.flatnonzero(odds > FEW)
+        chosen = few[np.argsort(-row[few], kind="stable")[: self.width]]
+        shares = odds[chosen] / odds.sum()
+        return list(zip(chosen.tolist(), shares.tolist(), strict=True))
 
-    def _draft(self, tree: Tree, limit: int) -> Draft:
+    def _draft(self, tree: Tree, limit: int, least: float) -> Draft:
         """The likeliest nodes; a parent is never less likely than its child, and stands before it."""
-        nodes = sorted(tree.root.below(), key=lambda node: (-node.chance, node.depth))[:limit]
+        some = [node for node in tree.root.below() if tree.chance(node) >= least]
+        nodes = heapq.nsmallest(limit, some, key=lambda node: (-node.chance, node.place))
         place: dict[int, int] = {id(tree.root): -1}
         place.update((id(node), at) for at, node in enumerate(nodes))
-        tree.deepest = max((node.depth for node in nodes), default=0)
         return Draft(tuple(node.token for node in nodes), tuple(place[id(node.parent)] for node in nodes))
 
-    def _close(self, node: Node) -> None:
-        """Gives back the branches of the nodes below, or its own."""
-        for branch in {leaf.branch for leaf in (node, *node.below()) if not leaf.kids}:
+    # ── branches ────────────────────────────────────────────────────────────────────────
+
+    def _lead(self, node: Node) -> None:
+        """A branch that ends before this node: its parent's, or, where another child went on in that one, a fork."""
+        parent = node.parent
+        assert parent is not None
+        if not parent.passed:
+            node.branch, parent.passed = parent.branch, True
+            return
+        node.branch = SeqId(next(self._next))
+        self._kv.fork(parent.branch, node.branch)
+        if self._kv.length(node.branch) > node.place:
+            self._kv.rewind(node.branch, node.place)
+
+    def _let_go(self, node: Node) -> None:
+        """There was no room for it."""
+        if node.parent is not None and node.branch == node.parent.branch:
+            node.parent.passed = False
+        elif node.parent is not None:
+            self._kv.close(node.branch)
+
+    def _prune(self, root: Node, *kept: SeqId | None) -> None:
+        """Gives back the branches of what is computed from this node on, but for some."""
+        for branch in {root.branch, *(node.branch for node in root.below() if node.kids is not None)} - {*kept}:
             self._kv.close(branch)
 
     def _reserve(self, branch: SeqId, count: int) -> bool:
@@ -307,3 +363,7 @@ class LlmCadSpeculator:
                 if victim is None:
                     return False
                 self.end(victim)
+
+
+def _index(kids: dict[int, Node], token: int) -> int:
+    return next((at for at, one in enumerate(kids) if one == token), -1)

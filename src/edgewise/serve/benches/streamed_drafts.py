@@ -27,12 +27,13 @@ def measure_streamed_drafts(
     tokens: Annotated[int, typer.Option("-n", min=8, help="decoded in each run")] = 48,
     rounds: Annotated[int, typer.Option(min=1, help="by turns")] = 3,
     context: Annotated[int, typer.Option("-c", min=64)] = 1024,
-    settings: Annotated[str, typer.Option(help="of llmcad, as in nodes=16,alpha=0.02")] = "",
+    settings: Annotated[str, typer.Option(help="of llmcad, as in nodes=16,width=4")] = "",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Tokens a second, tokens a pass and bytes read for each token: plain, drafts of fixed length, llmcad's trees, and
-    these without drafting while weights are awaited. One process, one copy of what is in memory, by turns.
+    these without drafting while weights are awaited. One process, one copy of what is in memory, by turns, with another
+    text each round. Beside the measured gain stands what tokens a pass and the times of passes and of drafting make.
     """
     from edgewise.decode.speculators import SPECULATORS
     from edgewise.decode.verifiers import build_verifier
@@ -68,7 +69,7 @@ def measure_streamed_drafts(
         stream.waits = []
         verifier = build_verifier("auto", "some", engine.verifier.sampler)  # type: ignore[attr-defined]
         for task in tasks.split(","):
-            found += compare(llm, members, waits, verifier, [questions(llm, task, tokens, 0)], task, rounds)
+            found += compare(llm, members, waits, verifier, tokens, task, rounds)
     for row in found:
         row |= {"slots": slots, "bundles": whole.bundles, "cap_bytes": int(mem_cap * total), "held_bytes":
                 stays + slots * whole.slot + held}  # fmt: skip
@@ -79,46 +80,60 @@ def measure_streamed_drafts(
         f"{slots} of {whole.bundles} layers of {human(whole.slot)} in memory, {human(found[0]['held_bytes'])} with "
         f"drafts of {human(total)}; {tokens} tokens, medians of {rounds}; all texts are the plain ones, bit for bit"
     )
-    head = ["", "task", "tok/s", "beside plain", "95 %", "tokens/pass", "read/token", "drafted ahead"]
+    head = ["", "task", "tok/s", "beside plain", "95 %", "predicted", "tokens/pass", "rows", "ms/pass", "waiting",
+            "drafting", "read/token", "passes ahead"]  # fmt: skip
     body = [
         [one["name"], one["task"], f"{one['tok_s']:.2f}", f"{one['gain']:.2f}x", f"{one['low']:.2f}-{one['high']:.2f}",
-         f"{one['tokens_per_pass']:.2f}", human(one["bytes_token"]), str(one["ahead"])]
+         f"{one['predicted']:.2f}x", f"{one['tokens_per_pass']:.2f}", f"{one['rows']:.0f}", f"{one['pass_ms']:.0f}",
+         f"{one['waited_ms']:.0f}", f"{one['draft_ms']:.1f}", human(one["bytes_token"]), str(one["ahead"])]
         for one in found
     ]  # fmt: skip
-    print(table([head, *body], set(range(2, 8))))
+    print(table([head, *body], set(range(2, len(head)))))
+    print("predicted: tokens/pass x plain pass / (pass + drafting); waiting: of the pass; drafting: before it, in ms")
 
 
 def compare(
-    llm: Any, members: dict[str, Watched], waits: dict[str, list[Any]], verifier: Any, asked: list[Any], task: str,
+    llm: Any, members: dict[str, Watched], waits: dict[str, list[Any]], verifier: Any, tokens: int, task: str,
     rounds: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """One row a line. Raises EdgewiseError when a text is not the plain one."""
     engine, stream = llm.parts.engine, llm.parts.stream
     seconds: dict[str, list[float]] = {name: [] for name in members}
-    read = dict.fromkeys(members, 0)
-    want: list[list[int]] = []
-    for at in range(rounds + 1):  # the first is not counted: prompts are cached by it, thresholds settle
+    read, waited = dict.fromkeys(members, 0.0), dict.fromkeys(members, 0.0)
+    counts, made = stream.running.counts, 0
+    for at in range(rounds + 1):  # the first is not counted: thresholds settle
+        want: list[list[int]] = []
         for name, member in members.items():
             engine.draft_with(member, verifier)
             stream.waits = waits[name]
             if at == 1:
                 member.forget()
-            before = stream.running.counts.bytes_read
-            got, spent = decode(engine, asked)
+            before: list[float] = []
+
+            def begun(before: list[float] = before) -> None:
+                before.extend((counts.bytes_read, counts.waited_s))
+
+            got, spent = decode(engine, [questions(llm, task, tokens, at)], begun)
             want = want or got
             if got != want:
                 raise EdgewiseError(f"'{name}' changed the text of task {task}. This is a bug: please report it.")
             if at:
                 seconds[name].append(spent)
-                read[name] += stream.running.counts.bytes_read - before
+                read[name] += counts.bytes_read - before[0]
+                waited[name] += counts.waited_s - before[1]
+        made += sum(len(one) - 1 for one in want) if at else 0
+    plain = next(iter(members.values())).mean()[1]
     rows = []
-    made = sum(map(len, want))
     for name, member in members.items():
         ratios = [slow / fast for slow, fast in zip(seconds["plain"], seconds[name], strict=True)]
         low, high = interval(ratios)
+        some, pass_s, draft_s = member.mean()
+        each = member.tokens_per_pass
         rows.append({
-            "name": name, "task": task, "tok_s": made / statistics.median(seconds[name]), "low": low, "high": high,
-            "gain": statistics.median(ratios), "tokens_per_pass": member.tokens_per_pass, "seconds": seconds[name],
-            "bytes_token": read[name] / rounds / made, "ahead": getattr(member.inner, "passes_ahead", 0),
+            "name": name, "task": task, "tok_s": made / sum(seconds[name]), "low": low, "high": high,
+            "gain": statistics.median(ratios), "tokens_per_pass": each, "seconds": seconds[name],
+            "bytes_token": read[name] / made, "ahead": getattr(member.inner, "passes_ahead", 0), "rows": some,
+            "pass_ms": 1e3 * pass_s, "draft_ms": 1e3 * draft_s, "predicted": each * plain / (pass_s + draft_s),
+            "waited_ms": 1e3 * waited[name] / max(1, len(member.passes)),
         })  # fmt: skip
     return rows
