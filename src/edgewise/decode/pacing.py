@@ -14,8 +14,8 @@ from edgewise.base import SeqId
 from edgewise.decode.api import Accepted, SeqView, Spent
 from edgewise.decode.curve import VerifyCurve, best_sizes
 
-HOPE, WEIGHT = 0.6, 2.0  # what is believed of a chain before it was seen, and for how many tokens' worth
-FADE, SLOW = 0.9, 0.98  # of what was seen, a step: of a sequence, of a member in all
+HOPE = 0.6  # what is believed of a chain before it was seen
+SLOW = 0.98  # of what was seen of a member in all, that much is left after a step
 SURE = 0.99  # no node is surer
 PAUSE, LONGEST = 16, 1024  # steps
 PROBE = 2  # tokens
@@ -34,22 +34,28 @@ class Seen:
         self.hits = self.hits * fade + hits
         self.tries = self.tries * fade + tries
 
-    def chance(self, before: float, weight: float = WEIGHT) -> float:
+    def chance(self, before: float, weight: float) -> float:
         return (self.hits + weight * before) / (self.tries + weight)
 
 
 @dataclass(frozen=True)
 class Likely:
     """The nodes of a member's drafts, in order: each one's parent (-1: the last real token), and how often it should
-    come true where its parent did. prior: of that, what is believed before anything was seen."""
+    come true where its parent did, a list that is corrected.
+
+    ratio: how often nodes come true beside that, believed before any was seen, for `weight` tokens' worth. fade: of
+    what was seen of a sequence, that much is left after a step. learn: of a node's chance is what came of it last."""
 
     parents: Sequence[int]
-    given: Sequence[float]
-    prior: float = 1.0
+    given: list[float]
+    ratio: float = 1.0
+    weight: float = 4.0
+    fade: float = 0.97
+    learn: float = 0.02
 
     @staticmethod
     def chain(depth: int) -> "Likely":
-        return Likely(range(-1, depth - 1), [1.0] * depth, HOPE)
+        return Likely(range(-1, depth - 1), [1.0] * depth, HOPE, 2.0, 0.9, 0.0)
 
     def worth(self, ratio: float, most: int) -> list[float]:
         """The chance of each of the first `most` nodes, where nodes come true `ratio` times as often as they should."""
@@ -62,6 +68,13 @@ class Likely:
         """How many of the first `most` nodes should have come true where these did: those below them, and the first."""
         open_ = {-1, *nodes}
         return sum(given for parent, given in zip(self.parents[:most], self.given, strict=False) if parent in open_)
+
+    def correct(self, nodes: Sequence[int], most: int) -> None:
+        """These of the first `most` nodes came true."""
+        open_ = {-1, *nodes}
+        for node, parent in enumerate(self.parents[:most]):
+            if parent in open_:
+                self.given[node] += self.learn * ((node in nodes) - self.given[node])
 
 
 class Course:
@@ -125,7 +138,8 @@ class Pace:
     def worth(self, seq: SeqId, at: int, most: int) -> list[float]:
         """What each node of a member's draft should bring this sequence, in tokens."""
         member = self.members[at]
-        return member.worth(self._courses[seq].seen[at].chance(self._all[at].chance(member.prior)), most)
+        in_all = self._all[at].chance(member.ratio, member.weight)
+        return member.worth(self._courses[seq].seen[at].chance(in_all, member.weight), most)
 
     def best(self, worths: Sequence[Sequence[float]], budget: int, draft_s: float) -> tuple[list[int], float]:
         """Sizes of drafts and the gain that they promise: those that pay best, or others that are to be measured."""
@@ -191,10 +205,12 @@ class Pace:
         for outcome in outcomes:
             at, some = self.asked.get(outcome.seq, (-1, 0))
             if at >= 0:
-                hits, tries = len(outcome.nodes), self.members[at].checked(outcome.nodes, some)
+                member = self.members[at]
+                hits, tries = len(outcome.nodes), member.checked(outcome.nodes, some)
                 self._all[at].add(hits, tries, SLOW)
                 if outcome.seq in self._courses:
-                    self._courses[outcome.seq].seen[at].add(hits, tries, FADE)
+                    self._courses[outcome.seq].seen[at].add(hits, tries, member.fade)
+                member.correct(outcome.nodes, some)
         # what looking into a pass takes is drafting's affair
         if spent.decode and not spent.prefill and (self.asked or spent.states is None):
             self.curve.saw(spent.decode, spent.pass_s)
