@@ -1,6 +1,7 @@
 """auto under numbers made for the test: deep where drafts come true and rows are cheap, and else it steps aside."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,6 +112,58 @@ def test_what_auto_is_not_made_of_is_refused() -> None:
         AutoSpeculator(members="")
     with pytest.raises(BadInput, match="depth=0"):
         AutoSpeculator(depth=0)
+
+
+class Chains:
+    """Drafts the text as it will be, or something else."""
+
+    needs = taps = frozenset[Any]()
+
+    def __init__(self, right: Callable[[int], bool]) -> None:
+        self.right, self.asked = right, 0
+        self.prepare: Callable[[Any], int] = lambda target: 0
+        self.begin = self.end = self.accepted = lambda *_: None
+
+    def propose(self, seqs: Sequence[SeqView], budget: int) -> list[Draft]:
+        self.asked += 1
+        now = [len(view.tokens) for view in seqs]
+        return [Draft.chain([at + k if self.right(at) else -1 for k in range(4)]) for at in now]
+
+
+def follow(members: Sequence[Any], steps: int, ask_s: float) -> list[tuple[int, int]]:
+    """A text that counts its own tokens: of each step nodes drafted and nodes that came true. Rows cost a tenth."""
+    auto = AutoSpeculator()
+    auto.members = list(members)
+    tokens = list(range(8))
+    view = SeqView(SeqId(0), tokens, 8, SamplingParams())
+    auto.begin(view.seq, tokens)
+    seen = []
+    for _ in range(steps):
+        before = sum(member.asked for member in members)
+        (draft,) = auto.propose([view], 512)
+        kept = 0
+        while kept < len(draft.tokens) and draft.tokens[kept] == len(tokens) + kept:
+            kept += 1
+        new = tuple(range(len(tokens), len(tokens) + kept + 1))
+        tokens += new
+        looked = ask_s * (sum(member.asked for member in members) - before)
+        spent = Spent(looked, 1.0 + 0.1 * len(draft.tokens), 1 + len(draft.tokens), 0)
+        auto.accepted([Accepted(view.seq, new, tuple(range(kept)), ())], spent)
+        seen.append((len(draft.tokens), kept))
+    return seen
+
+
+def test_of_cheap_members_the_one_drafts_whose_chains_come_true_whatever_their_order() -> None:
+    right, wrong = Chains(lambda at: True), Chains(lambda at: False)
+    for members in ((right, wrong), (wrong, right)):
+        assert sum(kept for _, kept in follow(members, 60, 0.001)) > 200  # of 240
+
+
+def test_a_sequence_that_is_left_alone_is_drafted_for_as_soon_as_drafts_would_come_true() -> None:
+    turns = [follow([Chains(lambda at: at > 300)] * 2, 700, ask_s) for ask_s in (0.0001, 0.03)]
+    first = [next(at for at, (_, kept) in enumerate(seen) if kept) for seen in turns]
+    assert first[0] < 320 < first[1]  # nobody watches where asking is dear: it waits for its turn
+    assert sum(nodes for nodes, _ in turns[0][:280]) < 40
 
 
 @pytest.mark.parametrize("better", [True, False])

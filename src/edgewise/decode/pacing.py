@@ -99,14 +99,14 @@ class Pace:
         self._courses: dict[SeqId, Course] = {}
         self.asked: dict[SeqId, tuple[int, int]] = {}  # in the last step: member, nodes
         self._steps = 0  # with drafts, since the last one without
-        self._plain = False  # this step is there to measure plain decoding
+        self.plain_step = False  # this step is there to measure plain decoding
         self._tried: Counter[int] = Counter()  # rows of passes for the sake of the curve
         self._wider = False  # than what seems best was the last draft of another size
 
     @property
     def listening(self) -> bool:
         """Somebody may be drafted for in the next step. Else, and to measure plain decoding, nobody has to look."""
-        return not self._plain and any(course.wait < 2 for course in self._courses.values())
+        return not self.plain_step and any(course.wait < 2 for course in self._courses.values())
 
     def begin(self, seq: SeqId) -> None:
         self._courses[seq] = Course(len(self.members))
@@ -118,8 +118,8 @@ class Pace:
         """Who may be drafted for in this step: nobody when plain decoding is to be measured."""
         self.asked.clear()
         awake = [i for i, view in enumerate(seqs) if self._wakes(self._courses[view.seq])]
-        self._plain = bool(awake) and (not self.curve.seconds(len(seqs)) or self._steps >= self.plain)
-        if not awake or self._plain:
+        self.plain_step = bool(awake) and (not self.curve.seconds(len(seqs)) or self._steps >= self.plain)
+        if not awake or self.plain_step:
             self._steps = 0
             return []
         return awake
@@ -172,6 +172,19 @@ class Pace:
             before = max(before, self.curve.seconds(rows))
         return 0
 
+    def compare(self, outcome: Accepted, at: int, tokens: Sequence[int]) -> None:
+        """Learns of a member's chain that was only looked at: what would have come true of it, as far as is known."""
+        if self.asked.get(outcome.seq, (-1, 0))[0] == at or outcome.seq not in self._courses:
+            return
+        hits = 0
+        for token, true in zip(tokens, outcome.tokens, strict=False):
+            if token != true:
+                break
+            hits += 1
+        tries = min(hits + 1, len(tokens), len(outcome.tokens))
+        self._all[at].add(hits, tries, SLOW)
+        self._courses[outcome.seq].seen[at].add(hits, tries, FADE)
+
     def only(self, seqs: Collection[SeqId]) -> None:
         """Nobody but these was drafted for, after all."""
         self.asked = {seq: asked for seq, asked in self.asked.items() if seq in seqs}
@@ -189,10 +202,10 @@ class Pace:
             if who[i] >= 0 and not some:
                 if course.probing:
                     some = min(PROBE, offered[i])
-                else:
+                elif not course.wait:
                     course.wait, course.pause = course.pause, min(2 * course.pause, LONGEST)
-            elif some:
-                course.pause = PAUSE
+            elif some:  # also of those that were left alone, and whose drafts began to come true
+                course.pause, course.wait = PAUSE, 0
             settled[i] = some = min(some, budget)
             budget -= some
             course.probing = course.probing and who[i] < 0

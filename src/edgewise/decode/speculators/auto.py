@@ -3,7 +3,9 @@
 Measured all the time: of each member and sequence the chance that a drafted token comes true; of passes the seconds by
 number of rows; of drafting the seconds. Before each pass the depths are chosen that give most tokens a second over all
 sequences of the batch. Below a gain of `gain` a sequence is left alone, and tried again after 16 steps, then 32, 64 and
-so on. While drafts pay, one step in `plain` goes without, so that the other side stays measured.
+so on. Where asking the cheap members takes next to nothing, their drafts are compared with what the text became also
+when others, or nobody, drafted: so it is known who is worth what before a row is paid for it.
+While drafts pay, one step in `plain` goes without, so that the other side stays measured.
 
 Paper:  Liu et al., Optimizing Speculative Decoding for Serving LLMs Using Goodput, 2024, arXiv:2406.14066
 Exact.
@@ -26,18 +28,20 @@ from edgewise.kv.api import KVCache
 from edgewise.models.api import Model
 
 NOTHING = Draft()
+CHEAP = 0.02  # of a plain pass may asking take, for those to be asked too whose drafts are only looked at
 
 
 class AutoSpeculator:
-    """members: catalog names joined with +. Cheap ones draft in this order; a draft model, and those that draft from
-    what they see inside the target, where they promise more. model: of a draft model. depth: most tokens of a path."""
+    """members: catalog names joined with +. Of the cheap ones the one drafts that promises most; a draft model, and
+    those that draft from what they see inside the target, where they promise more. model: of a draft model. depth: most
+    tokens of a path."""
 
     needs: frozenset[Cap] = frozenset({Cap.REWIND})  # and what its members need
     taps: frozenset[Tap] = frozenset()
     layer = -1
 
     def __init__(
-        self, members: str = "ngram+suffix", model: str = "", depth: int = 12, gain: float = 1.05, plain: int = 64
+        self, members: str = "ngram+suffix", model: str = "", depth: int = 16, gain: float = 1.05, plain: int = 64
     ) -> None:
         if not (isinstance(depth, int) and depth >= 1 and gain >= 1 and isinstance(plain, int) and plain >= 2):
             raise BadInput(f"speculator 'auto': depth={depth!r}, gain={gain!r} or plain={plain!r} makes no sense.")
@@ -68,6 +72,7 @@ class AutoSpeculator:
         self._unit_s = [Late() for _ in self.members]  # of the others: of a level, or of a draft
         self._worked = (-1, 0)  # in the last step: which of the others, and for how many units; 0: it was catching up
         self._turn = 0
+        self._offers: dict[SeqId, list[tuple[int, tuple[int, ...]]]] = {}  # in the last step: member, chain
 
     def prepare(self, target: Target) -> int:
         held = 0
@@ -104,25 +109,26 @@ class AutoSpeculator:
         pace = self.pace
         self._worked = (-1, 0)
         drafts = [NOTHING] * len(seqs)
+        self._offers.clear()
         awake = pace.awake(seqs)
-        if not awake or budget < 1:
+        watched: Sequence[int] = awake
+        if not pace.plain_step and self._fixed_s.value < CHEAP * pace.curve.seconds(len(seqs)):
+            watched = range(len(seqs))
+        if not watched or budget < 1:
             return drafts
         who = [-1] * len(seqs)
+        worths: list[list[float]] = [[] for _ in seqs]
         dear = [at for at in range(len(self.members)) if at == self.slow or at in self.inside]
         for at in range(len(self.members)):
             if at in dear:
                 continue
-            open_ = [i for i in awake if who[i] < 0]
-            if not open_:
-                break
-            views = [replace(seqs[i], most=self.depth) for i in open_]
-            for i, draft in zip(open_, self.members[at].propose(views, len(open_) * self.depth), strict=True):
+            views = [replace(seqs[i], most=self.depth) for i in watched]
+            for i, draft in zip(watched, self.members[at].propose(views, len(views) * self.depth), strict=True):
                 if draft.tokens:
-                    drafts[i], who[i] = draft, at
-        worths = [
-            pace.worth(view.seq, at, len(draft.tokens)) if at >= 0 else []
-            for view, at, draft in zip(seqs, who, drafts, strict=True)
-        ]
+                    self._offers.setdefault(seqs[i].seq, []).append((at, draft.tokens))
+                    worth = pace.worth(seqs[i].seq, at, len(draft.tokens))
+                    if sum(worth) > sum(worths[i]):
+                        drafts[i], who[i], worths[i] = draft, at, worth
         sizes, gain = best_sizes(pace.curve, worths, budget, self._fixed_s.value)
         if dear:
             sizes, gain = self._rather(dear, seqs, awake, budget, drafts, who, sizes, gain)
@@ -130,6 +136,9 @@ class AutoSpeculator:
         return [_cut(draft, some) for draft, some in zip(drafts, settled, strict=True)]
 
     def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
+        for outcome in outcomes:
+            for at, tokens in self._offers.pop(outcome.seq, ()):
+                self.pace.compare(outcome, at, tokens)
         self.pace.heard(outcomes, spent)
         at, units = self._worked
         if units > 0:
