@@ -183,7 +183,7 @@ class Pace:
             hits += 1
         tries = min(hits + 1, len(tokens), len(outcome.tokens))
         self._all[at].add(hits, tries, SLOW)
-        self._courses[outcome.seq].seen[at].add(hits, tries, FADE)
+        self._courses[outcome.seq].seen[at].add(hits, tries, self.members[at].fade)
 
     def only(self, seqs: Collection[SeqId]) -> None:
         """Nobody but these was drafted for, after all."""
