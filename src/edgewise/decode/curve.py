@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from edgewise.decode.api import Accepted, Spent
 
 LATEST = 9  # measurements of which the median is taken
-SLOPE = 0.02  # of T(1), for each row more, while only one number of rows was seen
+SLOPE = 0.02  # of T(1), for each row beyond those seen, at least
 EXACT = 32  # rows from here on are measured in eights
 
 
@@ -60,8 +60,8 @@ class VerifyCurve:
             part = (rows - below) / (known[at] - below)
             return points[below] + part * max(0.0, points[known[at]] - points[below])
         before = known[at - 2] if at > 1 else 0
-        slope = (points[below] - points[before]) / (below - before) if before else SLOPE * points[below] / below
-        return points[below] + (rows - below) * max(slope, 0.0)
+        slope = (points[below] - points[before]) / (below - before) if before else 0.0
+        return points[below] + (rows - below) * max(slope, SLOPE * points[known[0]] / known[0])
 
 
 def best_sizes(

@@ -155,7 +155,7 @@ class Pace:
 
     def _step(self, worths: Sequence[Sequence[float]], budget: int, draft_s: float) -> int:
         """A size that is to be measured before sizes can be compared: the smallest of which nothing is known, if it
-        might pay at the price of the one before. 0: none."""
+        might pay between the price of the one before and what that lets expect. 0: none."""
         count, live = len(worths), [worth for worth in worths if worth]
         plain = before = self.curve.seconds(count)
         for size in LADDER:
@@ -163,13 +163,14 @@ class Pace:
             if not 0 < extra <= budget or any(len(worth) < size for worth in live):
                 return 0
             rows = count + extra
+            price = max(before, self.curve.seconds(rows))
             if self._tried[rows] < TWICE and (self._tried[rows] or not self.curve.near(rows)):
                 made = count + sum(sum(worth[:size]) for worth in live)
-                if made * plain < self.gain * (before + draft_s) * count:
-                    return 0
-                self._tried[rows] += 1
-                return size
-            before = max(before, self.curve.seconds(rows))
+                if made * plain > self.gain * ((before + price) / 2 + draft_s) * count:
+                    self._tried[rows] += 1
+                    return size
+            else:
+                before = price
         return 0
 
     def compare(self, outcome: Accepted, at: int, tokens: Sequence[int]) -> None:
