@@ -1,7 +1,9 @@
 """The loop: it learns, it can be stopped and resumed without a trace, the command line goes the whole way."""
 
+import argparse
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,11 @@ import torch
 
 from edgewise.base import BadInput
 from edgewise.train import __main__ as command
-from edgewise.train import dataset, loop
+from edgewise.train import dataset, loop, work
 from edgewise.train.__main__ import run
 from edgewise.train.corpus import stdlib_folder
+from edgewise.train.drafters import _own_text
+from edgewise.train.drafters._own_text import OwnText
 from edgewise.train.hf import load_hf
 from edgewise.train.loop import learning_rate, train
 from edgewise.train.model import Transformer, cross_entropy
@@ -200,6 +204,35 @@ def test_all_trains_everybody_in_turn(tmp_path: Path, monkeypatch: pytest.Monkey
     assert command.SHARES.keys() == set(members()) - {"base-gpu"}
     with pytest.raises(BadInput, match="wants --minutes"):
         run(["all"])
+
+
+def test_a_pupil_reads_what_its_teacher_wrote(
+    recipe: Recipe, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, teacher = tmp_path / "data", tmp_path / "teacher.gguf"
+    shutil.copytree(data_folder, data)
+    teacher.write_bytes(b"weights")
+    asked = []
+
+    def wrote(parts: object, wanted: argparse.Namespace) -> OwnText:
+        asked.append(wanted.tokens)
+        return OwnText(np.full((20, 8), 7, np.int32), 4)
+
+    monkeypatch.setattr(work, "weights_of", lambda name, place: teacher)
+    monkeypatch.setattr(_own_text, "opened", lambda wanted, sequences: None)
+    monkeypatch.setattr(_own_text, "write", wrote)
+    place = work.Place(data, tmp_path / "out", tmp_path, "cpu", bf16=False, smoke=False)
+    pupil = recipe.changed("data", own=160, shares={"own": 1.0}).changed("train", teacher="base")
+    work.own_text(pupil, place)
+    work.own_text(pupil, place)
+    assert asked == [160]  # once for one teacher
+    inputs, targets = dataset.Sampler(dataset.load(data), pupil, "cpu")(0)
+    assert set(inputs[:, 1:].flatten().tolist()) | set(targets.flatten().tolist()) == {7}
+    teacher.write_bytes(b"others")
+    work.own_text(pupil, place)
+    assert asked == [160, 160]
+    with pytest.raises(BadInput, match="names none"):
+        work.train(recipe.changed("data", shares={"own": 1.0}), place)
 
 
 def test_prepare_can_insist_on_the_same_text(tmp_path: Path) -> None:

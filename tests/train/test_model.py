@@ -140,6 +140,9 @@ def test_zeros_are_pulled_until_there_are_enough() -> None:
     half = Note(nothing, nothing, nothing, torch.tensor([[0.0, 2.0]]))
     assert zeros_loss([half], 0.9).item() == pytest.approx(0.4)
     assert zeros_loss([half], 0.5).item() == 0.0
+    first, last = (Note(nothing, nothing, nothing, torch.tensor([row])) for row in ([2.0, 0.0], [0.0, 2.0]))
+    assert zeros_loss([first], 0.9, skew=1.0).item() == 0.0  # hot neurons are left alone
+    assert zeros_loss([last], 0.9, skew=1.0).item() == pytest.approx(0.8)
 
 
 def test_a_pupil_learns_its_teacher(recipe: Recipe) -> None:

@@ -27,7 +27,7 @@ from edgewise.train import work
 from edgewise.train.corpus import stdlib_folder
 from edgewise.train.drafters import DRAFTERS
 from edgewise.train.picture import held_out_losses
-from edgewise.train.recipe import Recipe, load_recipe, members
+from edgewise.train.recipe import OWN, Recipe, load_recipe, members
 
 VERBS = ("prepare", "eval", "report", "export")
 # Of the minutes of `all`; base first, for it teaches draft; moe-pre goes on from moe.
@@ -48,7 +48,7 @@ def smoke(recipe: Recipe) -> Recipe:
         "context": 64,
     }
     small = recipe.changed("model", **shape)
-    shares = {name: share for name, share in recipe.data.shares.items() if name != "packages"}
+    shares = {name: share for name, share in recipe.data.shares.items() if name not in ("packages", OWN)}
     small = small.changed("data", held_out_percent=25.0, tasks=60, shares=shares)
     return small.changed(
         "train", steps=min(12, recipe.train.steps), batch_tokens=256, window=32, warmup_steps=3, eval_every=6

@@ -2,7 +2,8 @@
 
 A prepared folder has, for each text of SOURCES that was gathered, NAME.npy (token ids, each document as <|bos|> text
 <|eos|>), NAME-starts.npy (where top-level statements or examples begin), NAME-said.npy for the tasks (1 where the
-assistant speaks), NAME-held_out.npy; the tokenizer; held_out.txt (the library's held-out text) and corpus.json.
+assistant speaks), NAME-held_out.npy; the tokenizer; held_out.txt (the library's held-out text) and corpus.json. What a
+teacher wrote itself (OWN) joins when a pupil first wants it.
 """
 
 import hashlib
@@ -21,11 +22,12 @@ from edgewise.base import BadInput
 from edgewise.train import chat, tasks
 from edgewise.train.corpus import Document, gather, summary, top_level_pieces
 from edgewise.train.packages import gather_packages
-from edgewise.train.recipe import Recipe
+from edgewise.train.recipe import OWN, Recipe
 from edgewise.train.tokenizer import BOS, EOS, id_of, load_tokenizer, save_tokenizer, train_tokenizer
 
 IGNORE = -100  # a target that costs nothing
 HELD_OUT_TASKS = 12  # examples of every task and level in the held-out array
+OWN_HELD_OUT = 0.03  # of the texts that a model wrote
 ABOUT = "corpus.json"
 
 
@@ -121,6 +123,20 @@ def _save_tasks(tokenizer: Tokenizer, count: int, folder: Path) -> tuple[int, in
     np.save(folder / "tasks-said.npy", np.array(said, np.uint8))
     np.save(folder / "tasks-held_out.npy", np.array(held_out, np.uint16))
     return len(ids), len(held_out)
+
+
+def save_own(texts: npt.NDArray[np.integer[Any]], author: str, folder: Path) -> None:
+    """Adds texts (count, length) that a model wrote, each from <|bos|> on, to a prepared folder. author: says which."""
+    held = max(1, round(OWN_HELD_OUT * len(texts)))
+    length = texts.shape[1]
+    train = texts[:-held].astype(np.uint16).reshape(-1)
+    np.save(folder / f"{OWN}.npy", train)
+    np.save(folder / f"{OWN}-starts.npy", np.arange(1, len(train), length, dtype=np.int64))
+    np.save(folder / f"{OWN}-held_out.npy", texts[-held:].astype(np.uint16).reshape(-1))
+    about = json.loads((folder / ABOUT).read_text())
+    about["tokens"][OWN] = [len(train), held * length]
+    about[OWN] = author
+    (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
 
 
 def digest(folder: Path) -> str:

@@ -29,12 +29,16 @@ def balance_loss(notes: Sequence[Note]) -> Tensor:
     return torch.stack(costs).mean()
 
 
-def zeros_loss(notes: Sequence[Note], wanted: float) -> Tensor:
-    """Mean activation of relu gates, weighted by how far their share of zeros is below `wanted`: nothing above it."""
+def zeros_loss(notes: Sequence[Note], wanted: float, skew: float = 0.0) -> Tensor:
+    """Mean activation of relu gates, weighted by how far their share of zeros is below `wanted`: nothing above it.
+
+    skew: how much less the first neurons are held down than the last, so that a few are hot and most are cold.
+    """
     costs = []
     for note in notes:
         missing = (wanted - (note.active.detach() == 0).float().mean()).clamp(min=0)
-        costs.append(missing * note.active.float().mean())
+        weight = 1 + skew * torch.linspace(-1, 1, note.active.shape[-1], device=note.active.device)
+        costs.append(missing * (note.active.float() * weight).mean())
     return torch.stack(costs).mean()
 
 
@@ -65,7 +69,7 @@ def next_token(model: Transformer, recipe: Recipe, teacher: Transformer | None =
         if shape.experts and plan.balance:
             total = total + plan.balance * balance_loss(notes)
         if shape.act == "relu" and not shape.experts and plan.zeros_pull:
-            total = total + plan.zeros_pull * zeros_loss(notes, plan.zeros)
+            total = total + plan.zeros_pull * zeros_loss(notes, plan.zeros, plan.zeros_skew)
         return total
 
     return loss

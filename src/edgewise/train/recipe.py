@@ -13,7 +13,8 @@ from edgewise.base import BadInput
 
 CONFIGS = Path(__file__).parent / "configs"
 Kind = Literal["language", "classifier"]
-SOURCES = ("stdlib", "packages", "tasks")
+OWN = "own"  # what the teacher writes itself: made before the training that wants it
+SOURCES = ("stdlib", "packages", "tasks", OWN)
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class DataPlan:
     snippet_share: float = 0.5  # of the windows of code begin with <|bos|> and a top-level statement
     shares: dict[str, float] = field(default_factory=lambda: {"stdlib": 1.0})
     tasks: int = 60_000  # generated examples
+    own: int = 1_000_000  # tokens that the teacher writes, for the share "own"
     loss_on: str = "all"  # or "answers": what the assistant says, nothing else
 
 
@@ -72,6 +74,7 @@ class TrainPlan:
     balance: float = 1e-3  # weight of the loss that spreads tokens over experts: weak, so that experts differ
     zeros: float = 0.9  # of a relu gate, wanted; below it a loss on the active ones pulls
     zeros_pull: float = 0.0  # how hard
+    zeros_skew: float = 0.0  # 0: on all neurons alike; 1: from not at all on the first to doubly on the last
     start: str = ""  # a member whose weights it begins with
     teacher: str = ""  # a member whose distribution is learnt too
     teacher_share: float = 0.5  # of the loss

@@ -1,5 +1,7 @@
 """What the command does: prepares the text, trains a member, reports, evaluates, exports."""
 
+import argparse
+import hashlib
 import json
 import math
 import shutil
@@ -21,7 +23,7 @@ from edgewise.train.corpus import gather
 from edgewise.train.export import export as export_files
 from edgewise.train.export import folder_of, kept_as_gguf, load_model
 from edgewise.train.model import Transformer
-from edgewise.train.recipe import Recipe
+from edgewise.train.recipe import OWN, Recipe
 from edgewise.train.samples import complete
 from edgewise.train.tokenizer import EOS, id_of, load_tokenizer, save_tokenizer
 
@@ -59,18 +61,46 @@ def prepare(recipe: Recipe, place: Place, *, packages: bool, lock: Path | None =
     print(json.dumps({key: value for key, value in about.items() if key != "packages"}, indent=2))
 
 
-def member(name: str, place: Place) -> Transformer:
-    """A trained member: from its folder beside this run's, else, for base, the embedded one."""
+def weights_of(name: str, place: Place) -> Path:
+    """A trained member: its folder beside this run's, else, for base, the embedded one."""
     folder = place.out.parent / name / "model"
     if folder.is_dir():
-        return load_model(folder)
+        return folder
     if name != "base":
         raise BadInput(f"{folder} is missing: train '{name}' first.")
-    return load_model(embedded_model())
+    return embedded_model()
+
+
+def member(name: str, place: Place) -> Transformer:
+    return load_model(weights_of(name, place))
+
+
+def own_text(recipe: Recipe, place: Place) -> None:
+    """Lets the teacher go on with pieces of the training text, unless this one has: what its pupil will have to guess.
+
+    Learning from the teacher's own output raises acceptance: Zhou et al. 2023, https://arxiv.org/abs/2310.08461
+    """
+    from edgewise.train.drafters._own_text import BATCH, opened, write  # the engine: nobody else needs it here
+
+    teacher = weights_of(recipe.train.teacher, place)
+    whole = hashlib.sha256()
+    for file in sorted(teacher.glob("*.safetensors")) if teacher.is_dir() else [teacher]:
+        whole.update(file.read_bytes())
+    author = f"{recipe.data.own} tokens of {whole.hexdigest()}"
+    if json.loads((place.data / dataset.ABOUT).read_text()).get(OWN) == author:
+        return
+    wanted = argparse.Namespace(
+        model=teacher, data=place.data, text=None, tokens=recipe.data.own, threads=None, smoke=False
+    )
+    dataset.save_own(write(opened(wanted, BATCH), wanted).tokens, author, place.data)
 
 
 def train(recipe: Recipe, place: Place, *, start: Path | None = None, **how: Any) -> loop.Result:
     """Trains a member and completes its folder: weights, tokenizer, template."""
+    if OWN in recipe.data.shares:
+        if not recipe.train.teacher:
+            raise BadInput(f"The share '{OWN}' is what the teacher writes, but [train] of '{recipe.name}' names none.")
+        own_text(recipe, place)
     data, tokenizer = dataset.load(place.data), load_tokenizer(place.data)
     how |= {"device": place.device, "bf16": place.bf16}
     if recipe.kind == "classifier":
