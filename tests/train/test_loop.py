@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from edgewise.base import BadInput
+from edgewise.kernels import formats
 from edgewise.train import __main__ as command
 from edgewise.train import dataset, loop, work
 from edgewise.train.__main__ import run
@@ -204,6 +205,26 @@ def test_all_trains_everybody_in_turn(tmp_path: Path, monkeypatch: pytest.Monkey
     assert command.SHARES.keys() == set(members()) - {"base-gpu"}
     with pytest.raises(BadInput, match="wants --minutes"):
         run(["all"])
+
+
+def test_four_bits_are_what_the_engine_rounds_to() -> None:
+    weight = np.random.default_rng(3).standard_normal((6, 64)).astype(np.float32)
+    weight[2, :32] = 0
+    stored = formats.dequantize("Q4_0", formats.quantize("Q4_0", weight), weight.size).reshape(weight.shape)
+    ours = loop.four_bits(torch.from_numpy(weight)).numpy()
+    assert np.abs(ours - stored).max() <= 2e-3 * np.abs(weight).max()  # its scales are float16
+
+
+def test_the_end_of_a_training_may_see_four_bits(recipe: Recipe) -> None:
+    torch.manual_seed(1)
+    model = Transformer(recipe.model)
+    was = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with loop.narrowed(model, True):
+        up = model.model.layers[0].mlp.up_proj.weight
+        assert len(up.unique()) <= 16 * up.numel() // 32 and torch.equal(up, loop.four_bits(up))
+    assert all(torch.equal(p, was[name]) for name, p in model.named_parameters())
+    with loop.narrowed(model, False):
+        assert all(torch.equal(p, was[name]) for name, p in model.named_parameters())
 
 
 def test_a_pupil_reads_what_its_teacher_wrote(

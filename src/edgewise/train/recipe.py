@@ -75,6 +75,7 @@ class TrainPlan:
     zeros: float = 0.9  # of a relu gate, wanted; below it a loss on the active ones pulls
     zeros_pull: float = 0.0  # how hard
     zeros_skew: float = 0.0  # 0: on all neurons alike; 1: from not at all on the first to doubly on the last
+    four_bits: float = 0.0  # of the steps, at the end, see matrices as INT4 would hold them, in groups of 32
     start: str = ""  # a member whose weights it begins with
     teacher: str = ""  # a member whose distribution is learnt too
     teacher_share: float = 0.5  # of the loss
