@@ -62,7 +62,7 @@ def next_token(model: Transformer, recipe: Recipe, teacher: Transformer | None =
             states, targets = states[kept][None], targets[kept][None]
         logits = model.head(states)
         total = cross_entropy(logits, targets)
-        if teacher is not None:
+        if teacher is not None and share:
             with torch.no_grad():
                 taught = teacher(inputs)
             total = (1 - share) * total + share * pupil_loss(logits, taught, targets)
