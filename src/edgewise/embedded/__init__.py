@@ -5,8 +5,8 @@ from pathlib import Path
 
 from edgewise.base import BadInput
 
-PROMPT = '''def add(a, b):
-    """Return the sum of a and b."""
+PROMPT = '''def add(x, y):
+    """Return the sum of x and y."""
 '''
 
 
