@@ -18,6 +18,7 @@ from edgewise.train.model import Note, Past, Transformer
 from edgewise.train.objectives import balance_loss, pupil_loss, zeros_loss
 from edgewise.train.recipe import Recipe
 from edgewise.train.tokenizer import load_tokenizer, save_tokenizer
+from edgewise.weights import open_checkpoint
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "llama": {}, "relu": {"act": "relu"}, "qwen3_moe": {"experts": 4},
@@ -98,7 +99,8 @@ def test_gguf_holds_the_model_and_the_tokenizer(recipe: Recipe, data_folder: Pat
     model = random_model(recipe, **LAYOUTS[layout])
     save_hf(model.state_dict(), model.shape, tmp_path / "model", bos=0, eos=1, dtype=torch.float32)
     save_tokenizer(load_tokenizer(data_folder), tmp_path / "model", 32)
-    size = export(tmp_path / "model", tmp_path / "tiny.gguf", model.shape)
+    size = export(tmp_path / "model", tmp_path / "tiny.gguf", model.shape, "edgewise-tiny")
+    assert open_checkpoint(tmp_path / "tiny.gguf").header().name == "edgewise-tiny"
     assert size == (tmp_path / "tiny.gguf").stat().st_size
     again = load_model(tmp_path / "tiny.gguf")
     assert again.shape.layout == layout

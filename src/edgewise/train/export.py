@@ -22,13 +22,19 @@ def kept_as_gguf(shape: ModelShape) -> bool:
     return shape.layout in ("llama", "qwen3_moe") and shape.act == "silu"
 
 
-def export(model: Path, out: Path, shape: ModelShape | None) -> int:
-    """Writes `out`, a GGUF file or a folder as its name says; returns its size in bytes. shape: None for a folder."""
+def export(model: Path, out: Path, shape: ModelShape | None, name: str = "") -> int:
+    """Writes `out`, a GGUF file or a folder as its name says; returns its size in bytes. shape: None for a folder.
+
+    name: that a GGUF file says; without it the folder's.
+    """
     if shape is not None and out.suffix == ".gguf":
         if not kept_as_gguf(shape):
             raise BadInput(f"GGUF cannot say what this model is ({shape.layout}, {shape.act}). Export to a folder.")
         out.parent.mkdir(parents=True, exist_ok=True)
-        convert(model, out, quant="q8_0", pure=True, force=True)
+        with tempfile.TemporaryDirectory() as temporary:
+            named = Path(temporary) / (name or model.name)
+            shutil.copytree(model, named)  # whose name is the model's
+            convert(named, out, quant="q8_0", pure=True, force=True)
         return out.stat().st_size
     out.mkdir(parents=True, exist_ok=True)
     for file in sorted(model.iterdir()):

@@ -291,7 +291,7 @@ def export(recipe: Recipe, place: Place, to: Path | None) -> None:
     """
     gguf = recipe.kind == "language" and kept_as_gguf(recipe.model)
     target = to or place.out / "kept" / (f"{recipe.name}.gguf" if gguf else "")
-    size = export_files(place.out / "model", target, recipe.model)
+    size = export_files(place.out / "model", target, recipe.model, f"edgewise-{recipe.name}")
     print(f"{target}: {size} bytes")
     if (place.out / "report.md").is_file():
         card = reports.model_card(recipe, dataset.load(place.data), place.out, size)
