@@ -51,6 +51,7 @@ class DataPlan:
     shares: dict[str, float] = field(default_factory=lambda: {"stdlib": 1.0})
     tasks: int = 60_000  # generated examples
     own: int = 1_000_000  # tokens that the teacher writes, for the share "own"
+    chats: bool = True  # whether what learns the tasks carries the chat format; `base` completes, so that it must not
     loss_on: str = "all"  # or "answers": what the assistant says, nothing else
 
 

@@ -114,7 +114,7 @@ def train(recipe: Recipe, place: Place, *, start: Path | None = None, **how: Any
         else:
             state = member(recipe.train.start, place).state_dict() if recipe.train.start and not place.smoke else None
         result = loop.train(recipe, data, place.out, teacher=teacher, start=state, examples=examples, **how)
-    chats = "tasks" in recipe.data.shares and recipe.kind == "language"
+    chats = recipe.data.chats and "tasks" in recipe.data.shares and recipe.kind == "language"
     save_tokenizer(tokenizer, place.out / "model", recipe.model.context, chats=chats)
     done = {"steps": result.steps, "tokens": result.tokens, "seconds": round(result.seconds, 1)}
     print(json.dumps(done | {"best_loss": round(result.best_loss, 4), "best_step": result.best_step}))
