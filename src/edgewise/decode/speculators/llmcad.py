@@ -18,6 +18,7 @@ Status: kept
 import heapq
 import itertools
 import math
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -33,7 +34,7 @@ from edgewise.kernels.api import Floats
 NOTHING = Draft()
 LEAST, MOST = 1e-3, 0.5  # of the threshold
 CHUNK = 256  # rows of one pass while it catches up with a text
-FEW = 1e-3  # of the likeliest token's chance: what is less likely is not looked at
+FEW = 0.01  # of the likeliest token's chance: what is less likely is not looked at
 TOGETHER = 8  # nodes of a tree in one pass of the draft model
 AHEAD = 4  # times the nodes of a tree are computed at most, with what is drafted ahead
 GAIN, PAUSE, LONGEST, PLAIN = 1.05, 16, 1024, 64
@@ -76,7 +77,7 @@ class Tree:
     def sprout(self) -> None:
         """Counts anew what is below the root."""
         self.open: list[tuple[float, int, Node]] = []  # a heap: likeliest first
-        self.computed = 0
+        self.computed: list[float] = []  # logs of chances, ascending but for their sign
         for node in self.root.below():
             self.found(node)
 
@@ -84,16 +85,15 @@ class Tree:
         if node.kids is None:
             heapq.heappush(self.open, (-node.chance, next(self._order), node))
         else:
-            self.computed += 1
+            insort(self.computed, -node.chance)
 
     def chance(self, node: Node) -> float:
         """That it is in the text."""
         return math.exp(node.chance - self.root.chance)
 
-    def rival(self, limit: int) -> float:
-        """How likely a node has to be to find a place among so many."""
-        some = heapq.nlargest(limit, (node.chance for node in self.root.below()))
-        return math.exp(some[-1] - self.root.chance) if len(some) == limit else 0.0
+    def fits(self, limit: int) -> bool:
+        """Whether a child of the likeliest open node may be among so many: all that is likelier was computed."""
+        return bool(self.open) and bisect_left(self.computed, self.open[0][0]) < limit - 1
 
     @property
     def best(self) -> float:
@@ -179,7 +179,7 @@ class LlmCadSpeculator:
         while True:
             work: list[tuple[Tree, Node]] = []
             for i, tree in trees.items():
-                work += self._pick(tree, limits[i], max(row, tree.rival(limits[i])))
+                work += self._pick(tree, limits[i], row)
             if not work:
                 break
             if sum(tree.chance(node) for tree, node in work) < level:
@@ -209,7 +209,7 @@ class LlmCadSpeculator:
         row, _ = self.thresholds()
         work: list[tuple[Tree, Node]] = []
         for tree in self._asking:
-            work += self._pick(tree, AHEAD * self.nodes - tree.computed, row / AHEAD)
+            work += self._pick(tree, AHEAD * self.nodes, row / AHEAD)
         if not work:
             return False
         self.passes_ahead += 1
@@ -271,14 +271,14 @@ class LlmCadSpeculator:
             del tree.news[:CHUNK]
         return True
 
-    def _pick(self, tree: Tree, most: int, least: float) -> list[tuple[Tree, Node]]:
-        """The nodes to be computed next, so many at most and likelier than that; none: it is time to verify."""
+    def _pick(self, tree: Tree, limit: int, least: float) -> list[tuple[Tree, Node]]:
+        """The nodes to be computed next for a tree of so many nodes likelier than that; none: it is time to verify."""
         if tree.full:
             return []
         if tree.news:
             return [(tree, tree.root)]
         picked: list[tuple[Tree, Node]] = []
-        while len(picked) < min(most, TOGETHER) and tree.best > least:
+        while len(picked) < TOGETHER and tree.best > least and tree.fits(limit - len(picked)):
             node = heapq.heappop(tree.open)[2]
             if node.place + 1 < self._context:
                 picked.append((tree, node))
@@ -300,28 +300,31 @@ class LlmCadSpeculator:
         if not rows:
             return False
         logits = self._drafter.run([(node.branch, tokens, self._kv.length(node.branch)) for _, node, tokens in rows])
-        for (tree, node, _), row in zip(rows, logits[:, : self._vocab], strict=True):
+        for (tree, node, _), choices in zip(rows, self._choices(logits[:, : self._vocab]), strict=True):
             tree.news, node.kids = [], {}
-            tree.computed += node is not tree.root
-            for rank, (token, confidence) in enumerate(self._choices(row)):
+            if node is not tree.root:
+                tree.found(node)
+            for rank, (token, confidence) in enumerate(choices):
                 key = self.odds.key(rank, confidence)
                 chance = node.chance + math.log(self.odds.chance(key, confidence))
                 kid = node.kids[token] = Node(token, node, node.place + 1, chance, key)
                 tree.found(kid)
         return True
 
-    def _choices(self, row: Floats) -> list[tuple[int, float]]:
-        """The likeliest tokens, with their probabilities."""
-        odds = np.exp(row - row.max())
-        few = np.flatnonzero(odds > FEW)
-        chosen = few[np.argsort(-row[few], kind="stable")[: self.width]]
-        shares = odds[chosen] / odds.sum()
-        return list(zip(chosen.tolist(), shares.tolist(), strict=True))
+    def _choices(self, logits: Floats) -> Iterator[list[tuple[int, float]]]:
+        """Of each row the likeliest tokens, with their probabilities."""
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        rows, tokens = np.nonzero(odds > FEW)
+        ends = np.searchsorted(rows, np.arange(len(odds) + 1))
+        for row, total, begin, end in zip(odds, odds.sum(axis=1), ends[:-1], ends[1:], strict=True):
+            few = tokens[begin:end]
+            chosen = few[np.argsort(-row[few], kind="stable")[: self.width]]
+            yield list(zip(chosen.tolist(), (row[chosen] / total).tolist(), strict=True))
 
     def _draft(self, tree: Tree, limit: int, least: float) -> Draft:
         """The likeliest nodes; a parent is never less likely than its child, and stands before it."""
         some = [node for node in tree.root.below() if tree.chance(node) >= least]
-        nodes = heapq.nsmallest(limit, some, key=lambda node: (-node.chance, node.place))
+        nodes = sorted(some, key=lambda node: (-node.chance, node.place))[:limit]
         place: dict[int, int] = {id(tree.root): -1}
         place.update((id(node), at) for at, node in enumerate(nodes))
         return Draft(tuple(node.token for node in nodes), tuple(place[id(node.parent)] for node in nodes))
