@@ -156,7 +156,7 @@ def test_the_thresholds_follow_what_rows_and_drafting_cost() -> None:
     cheap = after(1e-6, 1e-4)
     dear = after(0.2, 0.02)
     assert cheap[0] == llmcad.LEAST
-    assert 0.02 < dear[0] < 0.05  # about 1.6 tokens a second, 0.02 s a row
+    assert 0.012 < dear[0] < 0.05  # about 1.6 tokens a second, 0.02 s a row
     assert dear[1] > 0.01 > cheap[1]
 
 

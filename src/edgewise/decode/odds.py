@@ -42,7 +42,7 @@ class Odds:
 class RowCost:
     """Seconds that one more row adds to a pass: the slope of a line through passes that fades with age."""
 
-    FADE, STEADY, FIRST = 0.98, 500.0, 0.005
+    FADE, STEADY, FIRST = 0.98, 2000.0, 0.004
 
     def __init__(self) -> None:
         self._sums: Sequence[float] = (0.0,) * 5  # of weights, rows, seconds, rows squared, rows by seconds
@@ -50,7 +50,7 @@ class RowCost:
     def saw(self, rows: int, seconds: float) -> None:
         count, _, y, _, _ = self._sums
         if count:  # a disk that stalls says nothing of rows
-            seconds = min(seconds, 2 * y / count)
+            seconds = min(seconds, 1.5 * y / count)
         new = (1.0, rows, seconds, rows * rows, rows * seconds)
         self._sums = tuple(self.FADE * old + one for old, one in zip(self._sums, new, strict=True))
 
