@@ -155,7 +155,7 @@ def test_the_thresholds_follow_what_rows_and_drafting_cost() -> None:
 
     cheap = after(1e-6, 1e-4)
     dear = after(0.2, 0.02)
-    assert cheap[0] == llmcad.LEAST
+    assert llmcad.LEAST <= cheap[0] < 0.003
     assert 0.012 < dear[0] < 0.05  # about 1.6 tokens a second, 0.02 s a row
     assert dear[1] > 0.01 > cheap[1]
 
@@ -168,7 +168,7 @@ def test_odds_are_learned() -> None:
     before = odds.chance(key, 0.3)
     for at in range(2000):
         odds.saw([key, odds.key(1, 0.1)], 0 if at % 10 else -1)
-    assert before < 0.6
+    assert before < 0.65
     assert abs(odds.chance(key, 0.3) - 0.9) < 0.02
     assert odds.chance(odds.key(1, 0.1), 0.1) < 0.01
     assert odds.chance(odds.key(0, 0.0), 0.0) > 0
