@@ -69,7 +69,7 @@ def begun(**settings: Any) -> tuple[ToyTree, SeqView]:
 
 
 def test_what_is_drafted_ahead_begins_the_next_tree() -> None:
-    member, view = begun(nodes=4, width=1)
+    member, view = begun(nodes=4, width=1, adapt=False)
     (first,) = member.propose([view], 4)
     assert first.parents == (-1, 0, 1, 2)
     passes = member._passes

@@ -36,6 +36,7 @@ LEAST, MOST = 1e-3, 0.5  # of the threshold
 CHUNK = 256  # rows of one pass while it catches up with a text
 FEW = 0.01  # of the likeliest token's chance: what is less likely is not looked at
 TOGETHER = 8  # nodes of a tree in one pass of the draft model
+WORTH = 0.1  # chance of the nodes of a pass ahead: layers may have come long before it ends
 AHEAD = 4  # times the nodes of a tree are computed at most, with what is drafted ahead
 GAIN, PAUSE, LONGEST, PLAIN = 1.05, 16, 1024, 64
 FADE = 0.9
@@ -182,9 +183,7 @@ class LlmCadSpeculator:
                 work += self._pick(tree, limits[i], row)
             if not work:
                 break
-            if sum(tree.chance(node) for tree, node in work) < level:
-                for tree, node in work:
-                    tree.found(node)
+            if not self._pays(work, level):
                 break
             self._passes += 1
             self._grow(work)
@@ -205,12 +204,13 @@ class LlmCadSpeculator:
         return min(MOST, max(LEAST, rate * self.row.seconds)), min(MOST, rate * self._level_s)
 
     def meanwhile(self) -> bool:
-        """One pass of the draft model, for the trees that are being verified; False: nothing is left to draft."""
+        """One pass of the draft model, for the trees that are being verified; False: nothing likely is left to draft.
+        """
         row, _ = self.thresholds()
         work: list[tuple[Tree, Node]] = []
         for tree in self._asking:
             work += self._pick(tree, AHEAD * self.nodes, row / AHEAD)
-        if not work:
+        if not work or not self._pays(work, WORTH if self.adapt else 0.0):
             return False
         self.passes_ahead += 1
         return self._grow(work)
@@ -283,6 +283,15 @@ class LlmCadSpeculator:
             if node.place + 1 < self._context:
                 picked.append((tree, node))
         return picked
+
+    def _pays(self, work: Sequence[tuple[Tree, Node]], least: float) -> bool:
+        """Whether these together are so likely; if not, they are open again."""
+        if sum(tree.chance(node) for tree, node in work) >= least:
+            return True
+        for tree, node in work:
+            if node is not tree.root:
+                tree.found(node)
+        return False
 
     def _grow(self, work: Sequence[tuple[Tree, Node]]) -> bool:
         """Computes these nodes, or the news of a root, and gives each its children."""
