@@ -20,7 +20,7 @@ def recipe() -> Recipe:
     small = load_recipe("base").changed(
         "model", vocab=400, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, ffn_dim=64, context=32
     )
-    small = small.changed("data", held_out_percent=25.0, tasks=60)
+    small = small.changed("data", held_out_percent=25.0, tasks=60, shares={"stdlib": 1.0})
     return small.changed(
         "train",
         steps=6,
@@ -31,6 +31,7 @@ def recipe() -> Recipe:
         eval_every=3,
         dropout=0.1,
         lr=1e-2,
+        four_bits=0.0,
     )
 
 

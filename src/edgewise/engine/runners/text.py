@@ -39,7 +39,8 @@ class TextRunner:
 
     def step(self, work: Sequence[Work]) -> Floats:
         """New tokens in, logits of the wanted rows out: (sum of wanted, vocab), valid until the next step."""
-        self._look()
+        if self._insider is not None:
+            self._look()
         flat: list[int] = []
         place: list[int] = []
         wanted: list[int] = []
