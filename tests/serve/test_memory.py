@@ -74,6 +74,16 @@ def test_run_says_what_it_predicts_and_what_it_saw(model, capsys) -> None:
     assert "The smallest budget that works is" in capsys.readouterr().err
 
 
+def test_a_trace_of_nothing_is_refused(model, tmp_path, capsys, monkeypatch) -> None:
+    def fails(self, batch):
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr("edgewise.serve.commands.trace._Watch.run", fails)
+    assert main(["trace", "routing", str(model), "-o", str(tmp_path / "trace.jsonl"), "-n", "8"]) != 0
+    assert not (tmp_path / "trace.jsonl").exists()
+    assert "no routing to trace" in capsys.readouterr().err
+
+
 def test_plan_says_where_memory_goes_and_how_fast_budgets_are(model, tmp_path, capsys) -> None:
     trace = tmp_path / "trace.jsonl"
     assert main(["trace", "routing", str(model), "-o", str(trace), "-n", "8"]) == 0

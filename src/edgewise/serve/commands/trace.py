@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from edgewise.base import BadInput, SamplingParams, Tap
+from edgewise.base import BadInput, EdgewiseError, SamplingParams, Tap
 from edgewise.models.api import Batch
 from edgewise.serve.hub import locate
 from edgewise.serve.options import Context, Prefetch, RamBudget, Residency, Threads, read_text
@@ -54,6 +54,8 @@ def routing(
         watch.listen_ahead(llm.parts.model)
         llm.parts.runner.forward = watch  # type: ignore[assignment]  # it runs batches, and that is all that is asked
         llm.generate(ids, SamplingParams(max_tokens=write or tokens, temperature=0.0, ignore_eos=True))
+        if not watch.tokens:
+            raise EdgewiseError(f"{llm.name} computed nothing, so there is no routing to trace: a step of it failed.")
         head = {"model": llm.name, "layers": spec.layers, "experts": spec.experts, "chosen": spec.experts_per_token}
         part = out.with_name(out.name + ".part")
         part.write_text("".join(json.dumps(line) + "\n" for line in (head, *watch.lines())), encoding="utf-8")
