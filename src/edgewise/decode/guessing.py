@@ -10,7 +10,7 @@ from edgewise.decode.api import Accepted, Draft, SeqView, Spent
 from edgewise.decode.choices import SEARCHED, ChoiceTree, choose_tree
 from edgewise.decode.curve import Late
 from edgewise.decode.pacing import Likely, Pace
-from edgewise.kernels.api import Floats
+from edgewise.kernels.api import Device, Floats
 
 NOTHING = Draft()
 AUTO, MOST, USUAL = "auto", 24, 12  # nodes: of a tree that is cut as measured; where nothing is said of another one
@@ -104,3 +104,32 @@ class Guesses:
         sizes, gain = self.pace.best(worths, budget, self._draft_s.value)
         who = [0 if worth else -1 for worth in worths]
         return self.pace.settle(seqs, who, list(map(len, worths)), sizes, gain, budget)
+
+
+class Listens:
+    """The part of a speculator that hands what it hears to its Guesses, which `prepare` sets, as it does the device."""
+
+    _guesses: Guesses
+    _device: Device
+
+    @property
+    def listening(self) -> bool:
+        return self._guesses.listening
+
+    @property
+    def likely(self) -> Likely:
+        return self._guesses.likely
+
+    def ready(self, seq: SeqId) -> bool:
+        """Whether it can draft for a sequence: it has seen into its last pass."""
+        return self._guesses.ready(seq)
+
+    def begin(self, seq: SeqId, tokens: Sequence[int]) -> None:
+        self._guesses.begin(seq)
+
+    def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
+        states = None if spent.states is None else self._device.download(spent.states)
+        self._guesses.heard(outcomes, spent, states)
+
+    def end(self, seq: SeqId) -> None:
+        self._guesses.end(seq)

@@ -21,13 +21,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgewise.base import BadInput, Cap, Incompatible, SeqId, Tap
-from edgewise.decode.api import Accepted, Draft, SeqView, Spent, Target
+from edgewise.base import BadInput, Cap, Incompatible, Tap
+from edgewise.decode.api import Draft, SeqView, Target
 from edgewise.decode.choices import SEARCHED, calibrated, ranked_rows
 from edgewise.decode.drafting_weights import beside, read_tensors
-from edgewise.decode.guessing import AUTO, Guesses, node_count
-from edgewise.decode.pacing import Likely
-from edgewise.kernels.api import Device, Floats, Weight
+from edgewise.decode.guessing import AUTO, Guesses, Listens, node_count
+from edgewise.kernels.api import Floats, Weight
 from edgewise.kv.api import KVCache
 from edgewise.models.api import Model
 
@@ -35,7 +34,7 @@ WEIGHT, BIAS, VOCAB = "{}.0.linear.weight", "{}.0.linear.bias", "{}.1.weight"
 FORMATS = {"f32": "F32", "bf16": "BF16", "q8_0": "Q8_0"}
 
 
-class MedusaSpeculator:
+class MedusaSpeculator(Listens):
     """heads: file; default: the one beside the model. tree: "searched", "cartesian", widths as 3x2x1, or a JSON file.
     nodes: of a searched or Cartesian tree; auto: as many of a searched one as pay, measured all the time, or none.
     depth: heads in use at most. dtype: the heads' numbers, f32, bf16 or q8_0. shuffle: a control; with a seed the heads
@@ -84,7 +83,7 @@ class MedusaSpeculator:
         accuracy = calibrated(path, tensors.get("accuracy"), there)[: self.depth]
         self._guesses = Guesses("medusa", self.tree, self.nodes, accuracy)
         use = self._guesses.tree.depth
-        self._device: Device = device
+        self._device = device
         zeros = np.zeros(dim, np.float32)
         self._weight = self._load(np.concatenate([tensors[WEIGHT.format(k)] for k in range(use)]))
         self._bias = device.upload(np.concatenate([tensors.get(BIAS.format(k), zeros) for k in range(use)])[None])
@@ -103,21 +102,6 @@ class MedusaSpeculator:
 
     def attach(self, model: Model, kv: KVCache) -> None:
         self._model = model
-
-    @property
-    def listening(self) -> bool:
-        return self._guesses.listening
-
-    @property
-    def likely(self) -> Likely:
-        return self._guesses.likely
-
-    def ready(self, seq: SeqId) -> bool:
-        """Whether it can draft for a sequence: it has seen into its last pass."""
-        return self._guesses.ready(seq)
-
-    def begin(self, seq: SeqId, tokens: Sequence[int]) -> None:
-        self._guesses.begin(seq)
 
     def propose(self, seqs: Sequence[SeqView], budget: int) -> Sequence[Draft]:
         return self._guesses.drafts(seqs, budget, self._best)
@@ -138,10 +122,3 @@ class MedusaSpeculator:
             own = device.linear(device.upload(np.ascontiguousarray(said[:, k])), weight)
             found[:, k] = ranked_rows(device.download(own), tree.width)
         return found if self._mixed is None else self._mixed[found]
-
-    def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
-        states = None if spent.states is None else self._device.download(spent.states)
-        self._guesses.heard(outcomes, spent, states)
-
-    def end(self, seq: SeqId) -> None:
-        self._guesses.end(seq)

@@ -20,18 +20,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgewise.base import BadInput, Cap, Incompatible, OutOfRoom, SeqId, Tap
-from edgewise.decode.api import Accepted, Draft, SeqView, Spent, Target
+from edgewise.base import BadInput, Cap, Incompatible, OutOfRoom, Tap
+from edgewise.decode.api import Draft, SeqView, Target
 from edgewise.decode.choices import SEARCHED, calibrated, ranked_rows
 from edgewise.decode.drafting_weights import beside, read_tensors
-from edgewise.decode.guessing import AUTO, Guesses, node_count
-from edgewise.decode.pacing import Likely
+from edgewise.decode.guessing import AUTO, Guesses, Listens, node_count
 from edgewise.kernels.api import Floats, SeqRows
 from edgewise.kv.api import KVCache
 from edgewise.models.api import Batch, Model
 
 
-class StreamingSpeculator:
+class StreamingSpeculator(Listens):
     """streams: file; default: the one beside the model. tree: "searched", "cartesian", widths as 3x2x1, or a JSON file.
     nodes: of a searched or Cartesian tree; auto: as many of a searched one as pay, measured all the time, or none.
     depth: streams in use at most. shuffle: a control; with a seed the streams speak of other tokens."""
@@ -87,21 +86,6 @@ class StreamingSpeculator:
         self._model, self._kv = model, kv
         self._top = range(self.layer + 1, model.spec.layers)
 
-    @property
-    def listening(self) -> bool:
-        return self._guesses.listening
-
-    @property
-    def likely(self) -> Likely:
-        return self._guesses.likely
-
-    def ready(self, seq: SeqId) -> bool:
-        """Whether it can draft for a sequence: it has seen into its last pass."""
-        return self._guesses.ready(seq)
-
-    def begin(self, seq: SeqId, tokens: Sequence[int]) -> None:
-        self._guesses.begin(seq)
-
     def propose(self, seqs: Sequence[SeqView], budget: int) -> Sequence[Draft]:
         return self._guesses.drafts(seqs, budget, self._best, self._reserve)
 
@@ -132,10 +116,3 @@ class StreamingSpeculator:
         logits = device.download(model.head(y, batch))
         found = ranked_rows(logits, tree.width).reshape(each, count, -1)
         return found if self._mixed is None else self._mixed[found]
-
-    def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
-        states = None if spent.states is None else self._device.download(spent.states)
-        self._guesses.heard(outcomes, spent, states)
-
-    def end(self, seq: SeqId) -> None:
-        self._guesses.end(seq)
