@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgewise.base import BadInput, Incompatible, SamplingParams, SeqId
-from edgewise.decode.api import Accepted, SeqView, Speculator, Spent
+from edgewise.decode.api import Accepted, Draft, SeqView, Speculator, Spent
 from edgewise.decode.drafting_weights import companions, read_tensors, widened, write_tensors
 from edgewise.decode.speculators import SPECULATORS
 from edgewise.decode.speculators.streaming import StreamingSpeculator
@@ -62,6 +62,60 @@ class TestAsManyNodesAsPay(TestStreaming):
 
 class TestStreamingOfLowRank(TestStreaming):
     rank = 4
+
+
+EARLY = {"early_down": np.eye(2, DIM), "early_up": np.zeros((DIM, 2))}
+
+
+class TestPruned(TestStreaming):
+    """Nodes that seem unlikely below the top layer are left out there. A bad judge, here, but no text differs."""
+
+    @pytest.fixture(autouse=True)
+    def _streams(self, tmp_path: Path) -> None:
+        self.path = streams_file(tmp_path / "s.safetensors", **EARLY)
+
+    def make(self) -> Speculator:
+        return StreamingSpeculator(streams=str(self.path), nodes=9, prune=0.02)
+
+    def test_some_are_pruned_and_some_of_the_others_come_true(self) -> None:
+        member = self.make()
+        drafted, hits = self.counted(member)
+        assert isinstance(member, StreamingSpeculator)
+        assert 0.8 * drafted < member.nodes_seen <= drafted  # what would go beyond the end of a text is cut before
+        assert 0.2 * drafted < member.nodes_pruned < 0.9 * drafted
+        assert hits > 0
+
+
+@pytest.mark.parametrize(("tree", "least"), [("1x1x1", 0.01), ("searched", 0.999)])
+def test_of_chains_the_end_is_pruned_and_all_may_be(tmp_path: Path, tree: str, least: float) -> None:
+    path, contract = streams_file(tmp_path / "s.safetensors", **EARLY), SpeculatorContract()
+    member = StreamingSpeculator(streams=str(path), tree=tree, nodes=9, prune=least)
+    assert contract.run(member, "match") == contract.run(SPECULATORS.build("none"), "none")
+    assert member.nodes_seen > 100
+    assert 0.2 < member.nodes_pruned / member.nodes_seen <= (1 if least > 0.9 else 0.9)
+
+
+def test_pruning_goes_by_the_chance_that_the_early_exit_gives(tmp_path: Path) -> None:
+    device = DEVICES.build("reference")
+    model = ToyModel(device)
+    numbers = np.random.default_rng(3)
+    down, up = numbers.standard_normal((2, DIM)), numbers.standard_normal((DIM, 2))
+    path = streams_file(tmp_path / "s.safetensors", early_down=down, early_up=up)
+    member = StreamingSpeculator(streams=str(path), prune=0.05)
+    member.prepare(toy_target(device))
+    member.attach(model, model.cache())
+    states = numbers.standard_normal((7, DIM)).astype(np.float32)  # of two drafts: a root and 3 nodes, a root and 2
+    early = states + states @ down.T @ up.T
+    logits = model.logits(model.states(early.astype(np.float32)))
+    odds = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    likely, unlikely = odds.argmax(1).tolist(), odds.argmin(1).tolist()
+    assert odds.max(1).min() > 0.05 > odds.min(1).max()
+    drafts = [
+        Draft((unlikely[0], likely[0], likely[1]), (-1, -1, 0)),  # the last one's parent goes
+        Draft((likely[4], unlikely[5]), (-1, 0)),
+    ]
+    assert [list(some) for some in member.prune(drafts, states)] == [[1], [0]]
+    assert (member.nodes_seen, member.nodes_pruned) == (5, 3)
 
 
 def test_the_draft_is_what_the_streams_say(tmp_path: Path) -> None:
@@ -119,6 +173,10 @@ def test_bad_streams_are_refused_by_name(tmp_path: Path) -> None:
     refused(Incompatible, r"'up' has the shape", rank=2, up=np.zeros((3, DIM, 1)))
     refused(Incompatible, "top 2 layers, but toy has 2", layers="2")
     refused(BadInput, "number of layers is missing", layers="many")
+    with pytest.raises(BadInput, match="prune=1 must be a chance"):
+        StreamingSpeculator(prune=1)
+    with pytest.raises(BadInput, match="cannot prune: the early exit is missing"):
+        StreamingSpeculator(streams=str(streams_file(tmp_path / "s.safetensors")), prune=0.1).prepare(target)
     refused(BadInput, "'accuracy' must be", accuracy=np.full((3, 10), 2))
 
 
@@ -153,5 +211,8 @@ def test_the_embedded_model_has_streams() -> None:
         want = [one.outputs[0].token_ids for one in llm.generate(prompts, params)]
         plain = llm.parts.engine.steps
     with LLM(threads=1, speculator="streaming:nodes=12") as llm:
+        assert [one.outputs[0].token_ids for one in llm.generate(prompts, params)] == want
+        assert llm.parts.engine.steps < plain / 1.1
+    with LLM(threads=1, speculator="streaming:nodes=24,prune=0.003") as llm:
         assert [one.outputs[0].token_ids for one in llm.generate(prompts, params)] == want
         assert llm.parts.engine.steps < plain / 1.1

@@ -102,7 +102,11 @@ class Work(NamedTuple):
 class Runner(Protocol):
     """Does the work of one step. Room for it was reserved; afterwards the tokens are cached."""
 
-    def step(self, work: Sequence[Work]) -> Floats: ...  # (sum of wanted, vocab): valid until the next step
+    # (sum of wanted, vocab), less the rows of nodes that were left out: valid until the next step
+    def step(self, work: Sequence[Work]) -> Floats: ...
+
+    # of the last step, where an insider pruned a draft: the nodes that were computed to the end
+    def left(self) -> Mapping[SeqId, Sequence[int]]: ...
 
     # of each row of the last step's logits: the first index of its largest value; -1 where a value is not finite
     def peaks(self) -> Sequence[int]: ...

@@ -20,7 +20,7 @@ from edgewise.engine.api import Budget, Decision, Ended, Runner, SchedulerPolicy
 from edgewise.engine.checks import check_request
 from edgewise.engine.meter import StepMeter
 from edgewise.engine.sample import Sample
-from edgewise.engine.trees import first_branch, fitting, leaf_below, leaves, within
+from edgewise.engine.trees import first_branch, fitting, kept, leaf_below, leaves, within
 from edgewise.kernels.api import Floats
 from edgewise.kv.api import KVCache, Swap
 
@@ -289,13 +289,17 @@ class Engine:
         """Turns the logits of a step into tokens, forks finished prompts, forgets rejected drafts."""
         at, outcomes = 0, []
         peaks = self.runner.peaks()
+        left = self.runner.left() if self._insider else {}
         for sample, piece, draft in ready:
             before = piece.past + len(piece.tokens) - max(0, piece.wanted - 1)
             sample.cached = piece.past + len(piece.tokens) if piece.wanted < 2 else before
             if not piece.wanted:
                 continue
-            rows = slice(at, at + piece.wanted)
-            at += piece.wanted
+            whole, nodes = draft, left.get(piece.seq)
+            if nodes is not None:
+                draft = kept(draft, nodes)
+            rows = slice(at, at + piece.wanted - len(whole.tokens) + len(draft.tokens))
+            at = rows.stop
             group = [sample, *self._fork(sample)] if sample.followers else (sample,)
             best = peaks[rows]
             if min(best) < 0:
@@ -312,10 +316,12 @@ class Engine:
                     continue
                 if self._insider:
                     accepted = accepted._replace(state=rows.start + accepted.logits_rows[-1])
+                if nodes is not None:
+                    accepted = accepted._replace(nodes=tuple(nodes[node] for node in accepted.nodes))
                 outcomes.append(accepted)
                 member.cached = before + len(accepted.tokens) - 1
                 if piece.branches:
-                    self._join(member.seq, draft, accepted, piece.branches)
+                    self._join(member.seq, whole, accepted, piece.branches)
                 if piece.wanted > 1 and self.kv.length(member.seq) > member.cached:
                     self.kv.rewind(member.seq, member.cached)
                 self._emit(member, accepted, logits[rows], piece.wanted - 1)

@@ -4,6 +4,8 @@ A replay is one native call instead of some five a layer, and gives the same bit
 listens, the device or the cache does not offer it, the model looks at a value on the way) runs verb by verb.
 """
 
+from collections.abc import Callable
+
 from edgewise.kernels.api import Array, Device, Program
 from edgewise.models.api import Batch, Model
 
@@ -34,9 +36,14 @@ class Pass:
             self._keeping, self.states = keep, None
             self._programs, self._others = self._others, self._programs
 
-    def run(self, batch: Batch) -> Array | None:
-        """Logits (len(batch.outputs), vocab) on the device, None when there are no outputs. The caller commits."""
-        result = self._run(batch)
+    def run(
+        self, batch: Batch, below: int = 0, cut: Callable[[Array], tuple[Array, Batch]] | None = None
+    ) -> Array | None:
+        """Logits (len(batch.outputs), vocab) on the device, None when there are no outputs. The caller commits.
+
+        cut: is given what the layers up to `below` say of all rows, and gives what the others go on with: the same, or
+        some of the rows and their batch."""
+        result = self._run(batch) if cut is None else self._verbs(batch, below + 1, cut)
         if not self._keeping:
             return result
         self.states = result
@@ -53,8 +60,13 @@ class Pass:
                 return self._record(batch, kind)
         return self._verbs(batch)
 
-    def _verbs(self, batch: Batch) -> Array | None:
-        x = self.model.blocks(self.model.embed(batch), batch, self._layers)
+    def _verbs(
+        self, batch: Batch, below: int = 0, cut: Callable[[Array], tuple[Array, Batch]] | None = None
+    ) -> Array | None:
+        x = self.model.embed(batch)
+        if cut is not None:
+            x, batch = cut(self.model.blocks(x, batch, self._layers[:below]))
+        x = self.model.blocks(x, batch, self._layers[below:])
         if not self._keeping or not len(batch.outputs):
             return self.model.head(x, batch) if len(batch.outputs) else None
         return self.model.states(x if len(batch.outputs) == len(batch.ids) else self.device.rows(x, batch.outputs))

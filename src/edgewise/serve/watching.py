@@ -120,6 +120,13 @@ class Watched:
     def listening(self) -> bool:
         return cast(Insider, self.inner).listening
 
+    @property
+    def prunes(self) -> bool:
+        return cast(Insider, self.inner).prunes
+
+    def prune(self, drafts: Sequence[Draft], states: Any) -> Sequence[Sequence[int]]:
+        return cast(Insider, self.inner).prune(drafts, states)
+
     def ready(self, target: Target) -> None:
         if not self.prepared:
             self.inner.prepare(target)

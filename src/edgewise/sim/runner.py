@@ -1,11 +1,11 @@
 """A runner that computes nothing and takes time: the virtual clock moves by what a step of this work would cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from edgewise.base import Clock, Incompatible
+from edgewise.base import Clock, Incompatible, SeqId
 from edgewise.decode.api import Insider
 from edgewise.engine.api import StepCost, Work
 from edgewise.kernels.api import Array, Floats
@@ -65,6 +65,9 @@ class CostRunner:
 
     def peaks(self) -> Sequence[int]:
         return self._peaks
+
+    def left(self) -> Mapping[SeqId, Sequence[int]]:
+        return {}
 
     def open_to(self, insider: Insider | None) -> None:
         raise Incompatible("A simulated pass has no hidden states, so nobody can draft from them. Choose another one.")

@@ -11,13 +11,13 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from edgewise.base import EdgewiseError, Request, SamplingParams
+from edgewise.base import EdgewiseError, Request, SamplingParams, SeqId
 from edgewise.decode.api import Insider
 from edgewise.decode.samplers import SAMPLERS
 from edgewise.decode.speculators import SPECULATORS
@@ -59,6 +59,9 @@ class Flaky:
 
     def peaks(self) -> Sequence[int]:
         return self.inner.peaks()
+
+    def left(self) -> Mapping[SeqId, Sequence[int]]:
+        return self.inner.left()
 
     def open_to(self, insider: Insider | None) -> None:
         self.inner.open_to(insider)

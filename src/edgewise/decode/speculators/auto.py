@@ -24,6 +24,7 @@ from edgewise.decode.curve import Late, best_sizes
 from edgewise.decode.guessing import MOST
 from edgewise.decode.pacing import PROBE, Likely, Pace
 from edgewise.decode.speculators import SPECULATORS, WITH_MODEL
+from edgewise.kernels.api import Array
 from edgewise.kv.api import KVCache
 from edgewise.models.api import Model
 
@@ -39,6 +40,7 @@ class AutoSpeculator:
     needs: frozenset[Cap] = frozenset({Cap.REWIND})  # and what its members need
     taps: frozenset[Tap] = frozenset()
     layer = -1
+    prunes = False
 
     def __init__(
         self, members: str = "ngram+suffix", model: str = "", depth: int = 16, gain: float = 1.05, plain: int = 64
@@ -90,6 +92,9 @@ class AutoSpeculator:
     @property
     def listening(self) -> bool:
         return self.pace.listening
+
+    def prune(self, drafts: Sequence[Draft], states: Array) -> Sequence[Sequence[int]]:
+        raise NotImplementedError  # nobody asks
 
     def attach(self, model: Model, kv: KVCache) -> None:
         for at in self.inside:

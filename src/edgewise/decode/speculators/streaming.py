@@ -6,6 +6,9 @@ tokens make a searched tree, as with heads. Nothing of the target is changed (th
 the streams leave behind is kept. The paper gives streams to every row of the verifying pass, and keeps those of the
 row that was accepted last. Here they are computed for that row alone, in a short pass of their own after it: the same
 drafts for the price of reading the top layers twice, since on a CPU rows are what a pass of many nodes is paid in.
+With prune=CHANCE an adapter of low rank reads, in the verifying pass, the state below the top layers of each node, says
+early what comes next, and nodes that are less likely than that go, with all below them, before the top layers and the
+head are computed (the paper's tree pruning).
 
 Paper:  Bhendawade et al., Speculative Streaming, 2024, arXiv:2402.11131
 Exact.
@@ -25,7 +28,7 @@ from edgewise.decode.api import Draft, SeqView, Target
 from edgewise.decode.choices import SEARCHED, calibrated, ranked_rows
 from edgewise.decode.drafting_weights import beside, read_tensors
 from edgewise.decode.guessing import AUTO, Guesses, Listens, node_count
-from edgewise.kernels.api import Floats, SeqRows
+from edgewise.kernels.api import Array, Floats, SeqRows
 from edgewise.kv.api import KVCache
 from edgewise.models.api import Batch, Model
 
@@ -33,15 +36,21 @@ from edgewise.models.api import Batch, Model
 class StreamingSpeculator(Listens):
     """streams: file; default: the one beside the model. tree: "searched", "cartesian", widths as 3x2x1, or a JSON file.
     nodes: of a searched or Cartesian tree; auto: as many of a searched one as pay, measured all the time, or none.
-    depth: streams in use at most. shuffle: a control; with a seed the streams speak of other tokens."""
+    depth: streams in use at most. prune: the least chance of a node, said early, that goes on to the top layers; 0: all
+    do. shuffle: a control; with a seed the streams speak of other tokens."""
 
     needs: ClassVar[frozenset[Cap]] = frozenset({Cap.REWIND, Cap.TREE})
     taps: ClassVar[frozenset[Tap]] = frozenset({Tap.HIDDEN})
 
     def __init__(
-        self, streams: str = "", tree: str = SEARCHED, nodes: int | str = AUTO, depth: int = 16, shuffle: int = 0
+        self, streams: str = "", tree: str = SEARCHED, nodes: int | str = AUTO, depth: int = 16, prune: float = 0.0,
+        shuffle: int = 0,
     ) -> None:
         node_count("streaming", nodes, depth)
+        if not (isinstance(prune, int | float) and 0 <= prune < 1):
+            raise BadInput(f"speculator 'streaming': prune={prune!r} must be a chance, from 0 to below 1.")
+        self.least, self.prunes = float(prune), prune > 0
+        self.nodes_seen = self.nodes_pruned = 0  # of all drafts
         self.streams, self.tree, self.nodes, self.depth = str(streams), str(tree), nodes, depth
         self.shuffle = shuffle
         self.layer = -1
@@ -64,6 +73,13 @@ class StreamingSpeculator(Listens):
         if "down" in tensors and "up" in tensors:
             rank = tensors["down"].shape[1] if tensors["down"].ndim == 3 else -1
             shapes |= {"down": (len(embed), rank, spec.dim), "up": (len(embed), spec.dim, rank)}
+        if self.prunes:
+            early = tensors.get("early_down")
+            if early is None or early.ndim != 2 or "early_up" not in tensors:
+                raise BadInput(
+                    f"{path} cannot prune: the early exit is missing. Train streams anew, or leave out prune=."
+                )
+            shapes |= {"early_down": (len(early), spec.dim), "early_up": (spec.dim, len(early))}
         for part, shape in shapes.items():
             if tensors[part].shape != shape:
                 raise Incompatible(
@@ -78,6 +94,7 @@ class StreamingSpeculator(Listens):
         use = self._guesses.tree.depth
         self._embed = embed[:use]
         self._low = (tensors["down"][:use], tensors["up"][:use]) if "down" in shapes else None
+        self._early = (tensors["early_down"].T, tensors["early_up"].T) if self.prunes else None
         self._device, self._context = target.device, target.context
         self._mixed = np.random.default_rng(self.shuffle).permutation(spec.vocab) if self.shuffle else None
         return sum(values.nbytes for values in tensors.values())
@@ -88,6 +105,30 @@ class StreamingSpeculator(Listens):
 
     def propose(self, seqs: Sequence[SeqView], budget: int) -> Sequence[Draft]:
         return self._guesses.drafts(seqs, budget, self._best, self._reserve)
+
+    def prune(self, drafts: Sequence[Draft], states: Array) -> Sequence[Sequence[int]]:
+        if self._early is None:
+            return super().prune(drafts, states)
+        roots = np.cumsum([0] + [1 + len(draft.tokens) for draft in drafts])
+        asked = [sorted({-1, *draft.parents}) for draft in drafts]  # who has children, and so is asked for them
+        rows = np.concatenate([root + 1 + np.array(some) for root, some in zip(roots[:-1], asked, strict=True)])
+        x = self._device.download(self._device.rows(states, rows.astype(np.int32)))
+        down, up = self._early
+        early = self._model.states(self._device.upload(np.ascontiguousarray(x + x @ down @ up, np.float32)))
+        logits = self._device.download(self._model.logits(early))
+        least = np.log(self.least) + np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)) + logits.max(1)
+        kept, first = [], 0
+        for draft, some in zip(drafts, asked, strict=True):
+            row = {node: first + at for at, node in enumerate(some)}
+            first += len(some)
+            alive = {-1}
+            for node, (token, parent) in enumerate(zip(draft.tokens, draft.parents, strict=True)):
+                if parent in alive and not logits[row[parent], token] < least[row[parent]]:
+                    alive.add(node)
+            kept.append(sorted(alive - {-1}))
+            self.nodes_seen += len(draft.tokens)
+            self.nodes_pruned += len(draft.tokens) - len(kept[-1])
+        return kept
 
     def _reserve(self, view: SeqView) -> bool:
         """Room for its streams behind the text, where the tokens of the next pass will be."""

@@ -8,18 +8,20 @@ Status: kept
 """
 
 import itertools
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
 from edgewise.base import SeqId, Tap
-from edgewise.decode.api import Insider
+from edgewise.decode.api import Draft, Insider
 from edgewise.engine.api import Work
 from edgewise.kernels.api import Array, Device, Floats, SeqRows
 from edgewise.kv.api import KVCache
 from edgewise.models.api import Batch, Listener, Model
 from edgewise.models.passes import Pass
+
+Copy = tuple[int, SeqId, int]  # a row whose key and value go to another sequence too, at a position
 
 
 class TextRunner:
@@ -35,6 +37,7 @@ class TextRunner:
         self._insider: Insider | None = None
         self._listen: Listener | None = None  # of this step
         self._hidden: Array = None  # of all rows of the last step, after the layer that somebody listens to
+        self._left: dict[SeqId, Sequence[int]] = {}  # of the last step, where nodes of drafts were left out
         self._logits: Array = None  # keeps the device's array alive while the caller looks at it
 
     def step(self, work: Sequence[Work]) -> Floats:
@@ -45,9 +48,12 @@ class TextRunner:
         place: list[int] = []
         wanted: list[int] = []
         seqs: list[SeqRows] = []
-        copies: list[tuple[int, SeqId, int]] = []
+        copies: list[Copy] = []
+        drafted: list[tuple[Work, int]] = []  # and the row of the last real token
         for piece in work:
             seq, tokens, past, last = piece[:4]
+            if last > 1 and seq >= 0:
+                drafted.append((piece, len(flat) + len(tokens) - last))
             start, count = len(flat), len(tokens)
             flat += tokens
             wanted += range(start + count - last, start + count)
@@ -61,13 +67,52 @@ class TextRunner:
             place += range(past, past + count)
         ids, positions, outputs = np.array(flat, np.int32), np.array(place, np.int32), np.array(wanted, np.int32)
         batch = Batch(ids, positions, tuple(seqs), outputs, self.kv, self.kv.begin(seqs, copies), self._listen)
-        self._logits, self._outputs = self.forward.run(batch), outputs
+        self._left, self._outputs = {}, outputs
+        if drafted and self._listen is not None and self._insider is not None and self._insider.prunes:
+            self._logits = self.forward.run(batch, self._insider.layer, partial(self._cut, batch, copies, drafted))
+        else:
+            self._logits = self.forward.run(batch)
         self.kv.commit(seqs)
         return self._nothing if self._logits is None else self.device.download(self._logits)
 
     def peaks(self) -> Sequence[int]:
         """Of each row of the last step's logits the first index of its largest value; -1: not all are finite."""
         return () if self._logits is None else self.device.peaks(self._logits)
+
+    def left(self) -> Mapping[SeqId, Sequence[int]]:
+        return self._left
+
+    def _cut(
+        self, batch: Batch, copies: Sequence[Copy], drafted: Sequence[tuple[Work, int]], x: Array
+    ) -> tuple[Array, Batch]:
+        """Leaves out the nodes that the insider gives up now that it sees this far. The others stay in their branches,
+        so that their keys lie where they would lie anyway."""
+        drafts = [drafted_of(piece) for piece, _ in drafted]
+        shown = [np.arange(root, root + piece.wanted, dtype=np.int32) for piece, root in drafted]
+        assert self._insider is not None
+        kept = self._insider.prune(drafts, self.device.rows(x, np.concatenate(shown)))
+        alive = np.ones(len(batch.ids), bool)
+        for (piece, root), draft, nodes in zip(drafted, drafts, kept, strict=True):
+            if len(nodes) < len(draft.tokens):
+                self._left[piece.seq] = nodes
+                alive[root + 1 : root + piece.wanted] = False
+                alive[[root + 1 + node for node in nodes]] = True
+        if not self._left:
+            return x, batch
+        rows = np.flatnonzero(alive).astype(np.int32)
+        place = np.cumsum(alive) - 1
+        seqs = []
+        for seq, start, count, past in batch.seqs:
+            if some := int(alive[start : start + count].sum()):  # of a chain its beginning
+                seqs.append(SeqRows(seq, int(place[start]), some, past))
+        also = [(int(place[row]), seq, position) for row, seq, position in copies if alive[row]]
+        plan = self.kv.begin(seqs, also)
+        outputs = place[batch.outputs[alive[batch.outputs]]].astype(np.int32)
+        x = self._hidden = self.device.rows(x, rows)
+        self._outputs = outputs
+        return x, Batch(
+            batch.ids[rows], batch.positions[rows], tuple(seqs), outputs, self.kv, plan, batch.listen
+        )  # fmt: skip
 
     def open_to(self, insider: Insider | None) -> None:
         self._insider = insider
@@ -123,7 +168,13 @@ class TextRunner:
             self.kv.close(seq)
 
 
-def branched(piece: Work, start: int) -> tuple[list[SeqRows], list[tuple[int, SeqId, int]], list[int]]:
+def drafted_of(piece: Work) -> Draft:
+    """The draft whose rows these are."""
+    tokens = tuple(piece.tokens[len(piece.tokens) - piece.wanted + 1 :])
+    return Draft(tokens, tuple(piece.parents)) if piece.branches else Draft.chain(tokens)
+
+
+def branched(piece: Work, start: int) -> tuple[list[SeqRows], list[Copy], list[int]]:
     """A tree's rows, each in the first branch it belongs to; the others that it belongs to; and all positions."""
     nodes = len(piece.parents)
     root = len(piece.tokens) - nodes

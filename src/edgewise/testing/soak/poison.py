@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgewise.base import SeqId
 from edgewise.decode.api import Insider
 from edgewise.engine.api import Runner, Work
 from edgewise.kernels.api import Array, Floats
@@ -41,11 +42,12 @@ class Poisoned:
         if any(AFTER in piece.tokens for piece in work):
             self.failed += 1
             raise ERRORS[self.failed % len(ERRORS)]("poison, after the work")
-        self._bad, at = [], 0
+        self._bad, at, left = [], 0, self.inner.left()
         for piece in work:
+            rows = 1 + len(left[piece.seq]) if piece.seq in left else piece.wanted
             if NAN in piece.tokens:
-                self._bad += range(at, at + piece.wanted)
-            at += piece.wanted
+                self._bad += range(at, at + rows)
+            at += rows
         return logits
 
     def peaks(self) -> Sequence[int]:
@@ -53,6 +55,9 @@ class Poisoned:
         for row in self._bad:
             best[row] = -1
         return best
+
+    def left(self) -> Mapping[SeqId, Sequence[int]]:
+        return self.inner.left()
 
     def open_to(self, insider: Insider | None) -> None:
         self.inner.open_to(insider)
