@@ -140,10 +140,13 @@ def calibrated(path: Path, accuracy: Floats | None, heads: int) -> Floats:
 
 
 def ranked_rows(logits: Floats, width: int) -> Any:
-    """Of each row (rows, vocab) the columns of the largest values, largest first: (rows, width)."""
-    some = np.argpartition(logits, -width, axis=1)[:, -width:]
-    order = np.argsort(-np.take_along_axis(logits, some, 1), axis=1, kind="stable")
-    return np.take_along_axis(some, order, 1)
+    """Of each row (rows, vocab) the columns of the largest values, of equals the first one: (rows, width)."""
+    left, rows = logits.copy(), np.arange(len(logits))
+    found = np.empty((len(logits), width), np.int64)
+    for rank in range(width):  # so many times the maximum: a third of the time of a partition of the whole rows
+        found[:, rank] = best = left.argmax(axis=1)
+        left[rows, best] = -np.inf
+    return found
 
 
 def read_tree(path: Path, heads: int, ranks: int) -> ChoiceTree:

@@ -93,7 +93,8 @@ class StreamingSpeculator(Listens):
         self._guesses = Guesses("streaming", self.tree, self.nodes, accuracy)
         use = self._guesses.tree.depth
         self._embed = embed[:use]
-        self._low = (tensors["down"][:use], tensors["up"][:use]) if "down" in shapes else None
+        low = (np.ascontiguousarray(tensors[part][:use].swapaxes(1, 2)) for part in ("down", "up"))
+        self._low = tuple(low) if "down" in shapes else None  # (streams, dim, rank), (streams, rank, dim)
         self._early = (tensors["early_down"].T, tensors["early_up"].T) if self.prunes else None
         self._device, self._context = target.device, target.context
         self._mixed = np.random.default_rng(self.shuffle).permutation(spec.vocab) if self.shuffle else None
@@ -148,7 +149,7 @@ class StreamingSpeculator(Listens):
         x = states[:, None] + self._embed[:count]
         if self._low is not None:
             down, up = self._low
-            x = x + np.einsum("nd,srd,ser->nse", states, down[:count], up[:count], optimize=True).astype(np.float32)
+            x = x + (states @ down[:count] @ up[:count]).swapaxes(0, 1)
         rows = [SeqRows(view.seq, i * count, count, len(view.tokens) - 1) for i, view in enumerate(seqs)]
         places = np.concatenate([np.arange(row.past, row.past + count, dtype=np.int32) for row in rows])
         every = np.arange(each * count, dtype=np.int32)
