@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,25 @@ def test_heads_on_a_frozen_trunk_need_no_second_loop(recipe: Recipe, data_folder
     assert result.log[-1]["held_out_loss"] < result.log[0]["held_out_loss"]
     assert saved[-1].keys() == head.state_dict().keys()
     assert all(torch.equal(value, before[name]) for name, value in trunk.state_dict().items())
+
+
+def test_parts_learn_at_their_own_rates_and_are_watched(recipe: Recipe, tmp_path: Path) -> None:
+    parts = torch.nn.ModuleDict({name: torch.nn.Linear(4, 4) for name in ("still", "slow", "fast")})
+    before = {name: value.clone() for name, value in parts.state_dict().items()}
+    x = torch.ones(2, 4)
+    plan = replace(recipe.train, steps=4, optimiser="adamw", lr=1e-2, warmup_steps=1, weight_decay=0.0, eval_every=2)
+    loop.fit(
+        parts, plan, tmp_path, batches=lambda step: (x, x), save=lambda best: None, identity={}, quiet=True,
+        objective=lambda x, y: torch.stack([parts[name](x).square().sum() for name in parts]).sum(),
+        held_out=lambda step: 0.0, watch=lambda: {"seen": 7.0},
+        rates=lambda name: {"still": 0.0, "slow": 0.1, "fast": 1.0}[name.split(".")[0]],
+    )  # fmt: skip
+    still, slow, fast = (
+        max(float((value - before[name]).abs().max()) for name, value in parts.state_dict().items() if part in name)
+        for part in ("still", "slow", "fast")
+    )
+    assert still == 0 < slow < 0.2 * fast
+    assert (tmp_path / "log.csv").read_text().splitlines()[1].endswith(",7")
 
 
 def test_weights_to_start_with_are_taken_where_they_fit(recipe: Recipe, data_folder: Path, tmp_path: Path) -> None:

@@ -48,8 +48,12 @@ def learning_rate(done: float, step: int, plan: TrainPlan) -> float:
     return plan.lr * warm * cosine
 
 
-def optimisers_of(model: nn.Module, plan: TrainPlan, device: str) -> list[torch.optim.Optimizer]:
+def optimisers_of(
+    model: nn.Module, plan: TrainPlan, device: str, rates: Callable[[str], float] = lambda name: 1.0
+) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon for the layers' matrices. Matrices decay, vectors do not; one rate fits both.
+
+    rates: of a parameter's name its own rate, beside the plan's; AdamW's groups carry it as "share".
 
     Paper of Muon: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; the scaling of its steps to AdamW's
     size: Liu et al. 2025, https://arxiv.org/abs/2502.16982
@@ -59,14 +63,17 @@ def optimisers_of(model: nn.Module, plan: TrainPlan, device: str) -> list[torch.
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     inner = [p for name, p in named if p.ndim == 2 and "embed" not in name and plan.optimiser == "muon"]
     ours = {id(p) for p in inner}
-    matrices = [p for _, p in named if p.ndim >= 2 and id(p) not in ours]
-    vectors = [p for _, p in named if p.ndim < 2]
+    left = [(rates(name), p) for name, p in named if id(p) not in ours]
     built: list[torch.optim.Optimizer] = []
     if inner:
         built.append(
             torch.optim.Muon(inner, lr=plan.lr, weight_decay=plan.weight_decay, adjust_lr_fn="match_rms_adamw")
         )
-    groups = [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = []
+    for share in sorted({share for share, _ in left} or {1.0}):
+        matrices, vectors = ([p for its, p in left if its == share and (p.ndim >= 2) == wide] for wide in (True, False))
+        groups.append({"params": matrices, "weight_decay": plan.weight_decay, "share": share})
+        groups.append({"params": vectors, "weight_decay": 0.0, "share": share})
     betas = (plan.beta1, plan.beta2)
     return [*built, torch.optim.AdamW(groups, lr=plan.lr, betas=betas, eps=1e-9, fused=device == "cuda")]
 
@@ -154,18 +161,21 @@ def fit(
     resume: bool = False,
     bf16: bool = False,
     go_on: Callable[[int], bool] = lambda step: True,
+    rates: Callable[[str], float] = lambda name: 1.0,
+    watch: Callable[[], dict[str, float]] = dict,
     quiet: bool = False,
 ) -> Result:
     """Trains the parameters of `model` that want a gradient; leaves log.csv, loss.svg, result.json, state.pt in `out`.
 
     batches, held_out: of a step number (held_out: nats, lower is better). save: gets the best weights whenever state.pt
-    is written. identity: what must be equal for a run to be resumed. `minutes` limits the run's wall time; the schedule
-    then ends with the time, if the steps do not end before. `go_on(step)` is asked before each step; a no leaves the
-    run as it is, to be resumed. Raises BadInput when `resume` finds nothing or another run.
+    is written. identity: what must be equal for a run to be resumed. rates: of a parameter's name its rate beside the
+    plan's. watch: what else log.csv tells whenever the held-out loss is measured. `minutes` limits the run's wall time;
+    the schedule then ends with the time, if the steps do not end before. `go_on(step)` is asked before each step; a no
+    leaves the run as it is, to be resumed. Raises BadInput when `resume` finds nothing or another run.
     """
     begun = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    optimisers = optimisers_of(model, plan, device)
+    optimisers = optimisers_of(model, plan, device, rates)
     result = Result(0, math.inf, 0, 0, 0.0)
     best: dict[str, Tensor] = {}
     running, counted = torch.zeros((), device=device), 0
@@ -205,7 +215,7 @@ def fit(
             rate = learning_rate(max(step / plan.steps, share), step, plan)
             for optimiser in optimisers:
                 for group in optimiser.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group.get("share", 1.0)
                 optimiser.zero_grad(set_to_none=True)
             torch.manual_seed(plan.seed + 1_000_003 * (step + 1))  # dropout of this step
             inputs, targets = batches(step)
@@ -229,13 +239,14 @@ def fit(
                     "held_out_loss": held_out(step),
                     "lr": rate,
                     "seconds": before + time.monotonic() - begun,
-                }
+                } | watch()
                 running, counted = torch.zeros((), device=device), 0
                 result.log.append(row)
                 if row["held_out_loss"] < result.best_loss:
                     result.best_loss, result.best_step = row["held_out_loss"], result.steps
                     best = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-                text = f"train {row['train_loss']:.3f}  held out {row['held_out_loss']:.3f}  {row['seconds']:.0f} s"
+                told = {"train": row["train_loss"], "held out": row["held_out_loss"]} | dict(list(row.items())[5:])
+                text = "  ".join(f"{name} {value:.3f}" for name, value in told.items()) + f"  {row['seconds']:.0f} s"
                 show(result.steps, text, True)
                 keep()
                 _write_log(result, out)
