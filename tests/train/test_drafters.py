@@ -1,6 +1,8 @@
 """`edgewise train medusa`: heads learn what the model writes, are found by name, and draft."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -10,8 +12,10 @@ from edgewise.base import BadInput, SamplingParams
 from edgewise.decode.drafting_weights import read_tensors
 from edgewise.embedded import embedded_model
 from edgewise.serve.llm import LLM
+from edgewise.train import dataset
 from edgewise.train.__main__ import run
 from edgewise.train.drafters import DRAFTERS, medusa, streaming
+from edgewise.train.drafters._joint import Joint, Ordinary, learn_together, ordinary
 from edgewise.train.drafters._own_text import OwnText
 from edgewise.train.model import Transformer
 from edgewise.train.recipe import ModelShape, TrainPlan
@@ -62,14 +66,61 @@ def test_smoke_from_text_to_drafts(tmp_path: Path) -> None:
 
 
 @pytest.mark.native
-def test_smoke_of_the_joint_stage(tmp_path: Path) -> None:
-    heads = embedded_model().with_suffix("").with_suffix(".medusa.safetensors")
+@pytest.mark.parametrize("name", ["medusa"])
+def test_smoke_of_the_joint_stage(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    first = embedded_model().with_suffix("").with_suffix(f".{name}.safetensors")
     to = tmp_path / "new" / "joint.gguf"
     (tmp_path / "a.py").write_text(Path(__file__).read_text() * 2)
-    words = ["--smoke", "--steps", "1", "--text", str(tmp_path / "a.py"), "--to", str(heads), "--joint", str(to)]
-    run(["medusa", *words, "--out", str(tmp_path / "o"), "--threads", "1"])
-    with LLM(to, threads=1, speculator="medusa") as llm:  # found beside the new model
+    words = ["--smoke", "--steps", "1", "--text", str(tmp_path / "a.py"), "--to", str(first), "--joint", str(to)]
+    run([name, *words, "--out", str(tmp_path / "o"), "--threads", "1"])
+    assert "perplexity" in capsys.readouterr().out
+    log = (tmp_path / "o" / "joint" / "log.csv").read_text().splitlines()
+    assert log[0].endswith("perplexity,tokens_per_pass")
+    assert 0.9 < float(log[1].split(",")[-2]) < 1.1  # beside the old one's
+    with LLM(to, threads=1, speculator=name) as llm:  # found beside the new model
         assert llm.generate("def add(a, b):", SamplingParams(temperature=0, max_tokens=8))[0].outputs[0].token_ids
+
+
+def test_what_the_old_model_said_holds_the_new_one(tmp_path: Path) -> None:
+    """At no rate it stays as it was; without drafts to care for it goes back to where it came from."""
+    shape = ModelShape(dim=16, layers=1, heads=2, kv_heads=1, head_dim=8, ffn_dim=24, vocab=20, context=32)
+    numbers = np.random.default_rng(0)
+    text = OwnText(numbers.integers(0, 20, (12, 24)).astype(np.int32), 4)
+    plain = Ordinary(numbers.integers(0, 20, (12, 30)).astype(np.int32), 10)
+    plan = TrainPlan(40, 1e-2, batch_tokens=160, optimiser="adamw", warmup_steps=1, weight_decay=0.0, eval_every=10)
+    for share, model_rate in ((1.0, 0.0), (0.0, 1.0)):
+        torch.manual_seed(1)
+        old = Transformer(shape).requires_grad_(False)
+        base, drafts = Transformer(shape), torch.nn.Linear(16, 1)
+        with torch.no_grad():
+            for was, now in zip(old.parameters(), base.parameters(), strict=True):
+                now.copy_(was + 0.1 * torch.randn_like(was))
+        begun, joint = base.model.embed_tokens.weight.clone(), Joint(base, drafts)
+
+        def see(ids: torch.Tensor, step: int, joint: Joint = joint) -> tuple[torch.Tensor, torch.Tensor]:
+            states = joint.base.states(ids)[0]
+            return states, (joint.drafts(states) - 3).square().mean()
+
+        out = tmp_path / str(share)
+        before, after = learn_together(
+            joint, old, see, lambda: 1.5, text, plain, out, plan=plan, share=share, model_rate=model_rate,
+            device="cpu", minutes=None, bf16=False, resume=False, quiet=True,
+        )  # fmt: skip
+        rows = [line.split(",") for line in (out / "log.csv").read_text().splitlines()[1:]]
+        assert float(rows[-1][2]) < float(rows[0][2])
+        assert torch.equal(base.model.embed_tokens.weight, begun) == (model_rate == 0)
+        assert before > 0
+        assert after > 0
+
+
+def test_ordinary_text_is_held_out_where_the_arrays_are(data_folder: Path) -> None:
+    args: Any = SimpleNamespace(data=data_folder, smoke=True)
+    found = ordinary(cast(Any, SimpleNamespace(context=24)), args)
+    held = dataset.load(data_folder).held_out
+    assert found.tokens.shape[1] == 24
+    judged = {tuple(row) for row in held[: len(held) // 24 * 24].reshape(-1, 24).tolist()}
+    assert len(found.tokens) > found.split
+    assert all(tuple(row) in judged for row in found.tokens[found.split :].tolist())
 
 
 @pytest.mark.native

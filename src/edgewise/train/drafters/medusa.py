@@ -15,10 +15,6 @@ Paper: Cai et al. 2024, https://arxiv.org/abs/2401.10774
 """
 
 import argparse
-import math
-import shutil
-import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +23,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgewise.convert.converting import convert
 from edgewise.decode.drafting_weights import beside, read_tensors, write_tensors
+from edgewise.train.drafters._joint import (
+    WATCHED,
+    Joint,
+    Ordinary,
+    add_joint_options,
+    joint_settings,
+    learn_together,
+    ordinary,
+    promised,
+    write_model,
+)
 from edgewise.train.drafters._own_text import (
-    LENGTH,
     OwnText,
     add_text_options,
     add_training_options,
@@ -40,16 +45,14 @@ from edgewise.train.drafters._own_text import (
     states_of,
     write,
 )  # fmt: skip
-from edgewise.train.export import folder_of, load_model
-from edgewise.train.hf import load_tensors, save_tensors
+from edgewise.train.export import load_model
 from edgewise.train.loop import fit
-from edgewise.train.model import Transformer
 from edgewise.train.recipe import TrainPlan
 
-SHARE = 0.2  # of the heads' loss when the model learns too
 FADE = 0.8  # of a head's loss, for every place farther
 RANKS = 10
 USUAL = 768
+SHARE = 0.2  # of the heads' loss when the model learns too
 
 
 class Heads(nn.Module):
@@ -70,10 +73,13 @@ class Heads(nn.Module):
         found: nn.Linear = self.get_submodule(f"{k}.0.linear")  # type: ignore[assignment]
         return found
 
-    def forward(self, states: Tensor, some: Tensor | None = None) -> list[Tensor]:
-        """Logits (…, vocab) of every head, or of some tokens only."""
+    def forward(
+        self, states: Tensor, some: Tensor | None = None, projection: Tensor | None = None
+    ) -> list[Tensor]:
+        """Logits (…, vocab) of every head, or of some tokens only. projection: instead of the one it began with."""
         said = [states + functional.silu(self.linear(k)(states)) for k in range(self.count)]
-        projection: Tensor = self.projection if some is None else self.projection[some]  # type: ignore[index,assignment]
+        whole: Tensor = self.projection if projection is None else projection  # type: ignore[assignment]
+        projection = whole if some is None else whole[some]
         return [functional.linear(one, projection) for one in said]
 
 
@@ -157,20 +163,11 @@ def train(
     return accuracy
 
 
-class Joint(nn.Module):
-    """A model and its heads."""
-
-    def __init__(self, base: Transformer, heads: Heads) -> None:
-        super().__init__()
-        self.base, self.heads = base, heads
-
-
 def train_joint(
-    text: OwnText, model: Path, first_stage: Path, to: Path, out: Path, *, plan: TrainPlan, device: str,
-    minutes: float | None, bf16: bool, resume: bool, quiet: bool = False,
+    text: OwnText, plain: Ordinary, model: Path, first_stage: Path, to: Path, out: Path, **how: Any
 ) -> tuple[Tensor, float, float]:
-    """Writes `to`, a GGUF file, and its heads beside it. Returns calibration and perplexity before and after, of the
-    held-out beginnings."""
+    """Writes `to`, a GGUF file, and its heads beside it. Returns calibration and perplexity before and after."""
+    device = how["device"]
     tensors = read_tensors(first_stage)[1]
     count = len(tensors["accuracy"])
     old, base = load_model(model).to(device).requires_grad_(False), load_model(model).to(device)
@@ -178,69 +175,34 @@ def train_joint(
     heads.load_state_dict({n: torch.from_numpy(v) for n, v in tensors.items() if n != "accuracy"})
     joint = Joint(base, heads.to(device))
     tokens = torch.from_numpy(text.tokens).long().to(device)
-    rows, first, last = max(1, plan.batch_tokens // tokens.shape[1]), text.prompt - 1, tokens.shape[1] - count - 1
+    first, last = text.prompt - 1, tokens.shape[1] - count - 1
     counts = torch.bincount(tokens[:, text.prompt :].flatten(), minlength=heads.vocab)
     usual = counts.topk(min(USUAL, heads.vocab)).indices
 
-    def batches(step: int) -> tuple[Tensor, Tensor]:
-        numbers = torch.Generator().manual_seed(plan.seed + step)
-        return tokens[torch.randint(text.split, (rows,), generator=numbers).to(device)], torch.zeros((), device=device)
-
-    def both(ids: Tensor, every: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Of some places: states, what the old model said, the tokens ahead (…, heads)."""
-        places = torch.arange(first, last, every, device=device)
-        states = base.states(ids)[0][:, places].flatten(0, 1)
-        with torch.no_grad():
-            said = old.head(old.states(ids)[0][:, places].flatten(0, 1)).float().softmax(-1)
+    def see(ids: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        states = base.states(ids)[0]
+        places = torch.arange(first + step % 2, last, 2, device=device)
         ahead = places[:, None] + torch.arange(2, count + 2, device=device)
-        return states, said, ids[:, ahead].flatten(0, 1)
+        some, among = shortlist(heads, ids[:, ahead].flatten(0, 1), usual, step)
+        said = heads(states[:, places].flatten(0, 1), some, base.model.embed_tokens.weight)
+        return states, heads_loss(said, among)
 
-    def objective(ids: Tensor, _: Tensor) -> Tensor:
-        states, said, targets = both(ids, 2)
-        kept = -(said * base.head(states).float().log_softmax(-1)).sum(-1).mean()
-        some, among = shortlist(heads, targets, usual, int(ids[0, -1]))
-        projection = base.model.embed_tokens.weight[some]
-        each = [functional.linear(states + functional.silu(heads.linear(k)(states)), projection) for k in range(count)]
-        return kept + SHARE * heads_loss(each, among)
-
-    @torch.no_grad()
-    def held_out(step: int) -> float:
-        states, said, targets = both(tokens[text.split : text.split + 8], 4)
-        kept = -(said * base.head(states).float().log_softmax(-1)).sum(-1).mean()
+    def accuracy_of(held: Tensor) -> Tensor:
+        with torch.no_grad():
+            states = torch.cat([base.states(row[None])[0].half() for row in held])
         heads.projection = base.model.embed_tokens.weight.detach()
-        return float(kept + SHARE * heads_loss(heads(states), targets))
+        return calibrate(heads, states, held, text.prompt)
 
-    best: dict[str, Tensor] = {}
-    fit(
-        joint, plan, out, batches=batches, objective=objective, held_out=held_out, save=best.update, device=device,
-        minutes=minutes, resume=resume, bf16=bf16, quiet=quiet, identity={"plan": vars(plan), "texts": len(tokens)},
-    )  # fmt: skip
-    joint.load_state_dict(best)
-    heads.projection = base.model.embed_tokens.weight.detach()
-    held = tokens[text.split :]
-    with torch.no_grad():
-        states = torch.cat([base.states(row[None])[0].half() for row in held])
-        before, after = (perplexity(one, held[:, : text.prompt]) for one in (old, base))
-    accuracy = calibrate(heads, states, held, text.prompt)
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with folder_of(model) as folder, tempfile.TemporaryDirectory() as temporary:
-        changed = Path(temporary) / "model"
-        shutil.copytree(folder, changed)
-        weights = dict(base.state_dict())
-        if "lm_head.weight" in load_tensors(folder):
-            weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
-        save_tensors(weights, changed, torch.float32)
-        convert(changed, to, quant="q8_0", pure=True, force=True)
+    def good() -> float:
+        return promised(accuracy_of(tokens[text.split : text.split + WATCHED]))
+
+    before, after = learn_together(joint, old, see, good, text, plain, out, **how)
+    accuracy = accuracy_of(tokens[text.split :])
+    write_model(base, model, to)
     found = {name: value.float().cpu().numpy() for name, value in heads.state_dict().items()}
     write_tensors(to.with_name(f"{to.stem}.{Path(__file__).stem}.safetensors"),
                   {**found, "accuracy": accuracy.numpy()}, {"scale": "1"})  # fmt: skip
     return accuracy, before, after
-
-
-@torch.no_grad()
-def perplexity(model: Transformer, ids: Tensor) -> float:
-    """Of beginnings only: the rest was written by the model, and would flatter it."""
-    return math.exp(float(model.loss(ids[:, :-1], ids[:, 1:])))
 
 
 def main(argv: list[str]) -> None:
@@ -248,7 +210,7 @@ def main(argv: list[str]) -> None:
         "edgewise train medusa", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_text_options(it)
-    it.add_argument("--joint", type=Path, help="Medusa-2: a GGUF file to write, its heads beside it")
+    add_joint_options(it, SHARE)
     it.add_argument("--heads", type=int, default=4, help="places after the next token (default: 4)")
     add_training_options(it, Path(__file__).stem, 2000, 3e-3)
     it.add_argument("--again", action="store_true", help="train anew on the text that is in OUT already")
@@ -265,19 +227,16 @@ def main(argv: list[str]) -> None:
         text = write(parts, args)
         states = states_of(parts, text)
         np.savez(kept, tokens=text.tokens, prompt=text.prompt, states=states)
-    projection = projection_of(parts)
+    projection, plain = projection_of(parts), ordinary(parts, args) if args.joint else None
     model = parts.header.files[0] if parts.header.dialect == "gguf" else parts.header.folder
     del parts
     plan = TrainPlan(
         steps=args.steps, lr=args.lr, batch_tokens=1024 if not args.smoke else 64, optimiser="adamw",
         warmup_steps=40, weight_decay=0.0, eval_every=100 if not args.smoke else 4,
     )  # fmt: skip
-    if args.joint:
-        joint = replace(plan, lr=min(args.lr, 3e-4), batch_tokens=4 * LENGTH, eval_every=min(50, args.steps))
-        accuracy, before, after = train_joint(
-            text, model, to, args.joint, args.out / "joint", plan=joint, device=device, minutes=args.minutes,
-            bf16=args.bf16 or device == "cuda", resume=args.resume,
-        )  # fmt: skip
+    if plain is not None:
+        accuracy, before, after = train_joint(text, plain, model, to, args.joint, args.out / "joint",
+                                              **joint_settings(args, plan, device))  # fmt: skip
         print(f"perplexity {before:.3f} before, {after:.3f} after: {after / before:.4f}x")
         say(accuracy, args.joint)
         return
