@@ -66,7 +66,7 @@ def test_smoke_from_text_to_drafts(tmp_path: Path) -> None:
 
 
 @pytest.mark.native
-@pytest.mark.parametrize("name", ["medusa"])
+@pytest.mark.parametrize("name", ["medusa", "streaming"])
 def test_smoke_of_the_joint_stage(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     first = embedded_model().with_suffix("").with_suffix(f".{name}.safetensors")
     to = tmp_path / "new" / "joint.gguf"

@@ -21,7 +21,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgewise.base import BadInput
-from edgewise.decode.drafting_weights import beside, write_tensors
+from edgewise.decode.drafting_weights import beside, read_tensors, write_tensors
+from edgewise.train.drafters._joint import (
+    Joint,
+    Ordinary,
+    add_joint_options,
+    joint_settings,
+    learn_together,
+    ordinary,
+    promised,
+    write_model,
+)
 from edgewise.train.drafters._own_text import OwnText, add_text_options, add_training_options, device_of, opened, write
 from edgewise.train.export import load_model
 from edgewise.train.loop import fit
@@ -30,6 +40,9 @@ from edgewise.train.recipe import TrainPlan
 
 RANKS = 10
 EARLY_RANK = 8
+PLACES = 24  # of a text in a step: the model's own pass over the text is what a step costs
+CALIBRATED = 32  # draws of held-out texts
+SHARE = 0.1  # of the streams' loss when the model learns too
 
 
 class Streams(nn.Module):
@@ -44,7 +57,7 @@ class Streams(nn.Module):
         self.up = nn.Parameter(torch.zeros(streams, dim, rank)) if rank else None
         self.early_down = nn.Parameter(torch.randn(EARLY_RANK, dim) * dim**-0.5)
         self.early_up = nn.Parameter(torch.zeros(dim, EARLY_RANK))
-        self.frozen = [model.requires_grad_(False).eval()]  # in a list: its parameters are not ours
+        self.model = [model.requires_grad_(False).eval()]  # in a list: its parameters are not ours
 
     def begin(self, state: Tensor) -> Tensor:
         """(…, dim) → (…, streams, dim)."""
@@ -55,32 +68,49 @@ class Streams(nn.Module):
 
     def early(self, state: Tensor) -> Tensor:
         """Logits (…, vocab) of the next token, from the state below the top layers."""
-        model = self.frozen[0]
+        model = self.model[0]
         return model.head(model.model.norm(state + state @ self.early_down.T @ self.early_up.T))
+
+    def trunk(self, tokens: Tensor) -> tuple[Tensor, Tensor, Past]:
+        """tokens (batch, length) → states below the top layers and after the last norm, both (batch, length, dim)."""
+        model = self.model[0]
+        layers = model.model.layers
+        join, past = len(layers) - self.top, Past(len(layers))
+        x = model.model.embed_tokens(tokens)
+        length = tokens.shape[1]
+        for at, layer in enumerate(layers):
+            if at == join:
+                below = x
+            x, _ = layer(x, model.cos[:length], model.sin[:length], past)
+        return below, model.model.norm(x), past
+
+    def ahead(self, state: Tensor, past: Past, places: Tensor) -> Tensor:
+        """Of states below the top layers, (batch, n, dim) at places (batch, n), logits (batch, n, streams, vocab)."""
+        model = self.model[0]
+        layers = model.model.layers
+        join = len(layers) - self.top
+        s = self.begin(state)
+        at = (places[..., None] + 1 + torch.arange(self.count, device=places.device)).clamp(max=len(model.cos) - 1)
+        cos, sin = model.cos[at], model.sin[at]  # (batch, n, streams, head_dim / 2)
+        seen = torch.arange(len(past), device=places.device) <= places[..., None]  # (batch, n, length)
+        for layer, held in zip(layers[join:], past.held[join:], strict=True):
+            s = stream_layer(layer, s, held, cos, sin, seen)  # type: ignore[arg-type]
+        return model.head(model.model.norm(s))
 
     def forward(self, tokens: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """tokens (batch, length), places (batch, n) → stream logits (batch, n, streams, vocab), early logits and the
         model's own (batch, n, vocab)."""
-        model = self.frozen[0]
-        layers = model.model.layers
-        join, past = len(layers) - self.top, Past(len(layers))
         with torch.no_grad():
-            x = model.model.embed_tokens(tokens)
-            length = tokens.shape[1]
-            for at, layer in enumerate(layers):
-                if at == join:
-                    below = x
-                x, _ = layer(x, model.cos[:length], model.sin[:length], past)
-            rows = torch.arange(len(tokens), device=tokens.device)[:, None]
-            own = model.head(model.model.norm(x)[rows, places])
-            state = below[rows, places]
-        s = self.begin(state)
-        at = (places[..., None] + 1 + torch.arange(self.count, device=tokens.device)).clamp(max=len(model.cos) - 1)
-        cos, sin = model.cos[at], model.sin[at]  # (batch, n, streams, head_dim / 2)
-        seen = torch.arange(length, device=tokens.device) <= places[..., None]  # (batch, n, length)
-        for layer, held in zip(layers[join:], past.held[join:], strict=True):
-            s = stream_layer(layer, s, held, cos, sin, seen)  # type: ignore[arg-type]
-        return model.head(model.model.norm(s)), self.early(state), own
+            below, last, past = self.trunk(tokens)
+        return self.at(below, last, past, places)
+
+    def at(self, below: Tensor, last: Tensor, past: Past, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`forward`, of what `trunk` gave."""
+        rows = torch.arange(len(below), device=below.device)[:, None]
+        state = below[rows, places]
+        with torch.no_grad():
+            own = self.model[0].head(last[rows, places])
+        return self.ahead(state, past, places), self.early(state), own
 
 
 def stream_layer(
@@ -125,6 +155,43 @@ def streams_loss(found: tuple[Tensor, Tensor, Tensor], targets: Tensor) -> Tenso
     return torch.stack(each).sum() + taught
 
 
+class Places:
+    """Texts with some places in them, drawn by number, and the tokens ahead of those."""
+
+    def __init__(self, text: OwnText, streams: int, batch_tokens: int, device: str) -> None:
+        self.tokens = torch.from_numpy(text.tokens).long().to(device)
+        self.streams, self.split = streams, text.split
+        self.first, self.last = text.prompt - 1, self.tokens.shape[1] - streams - 1
+        self.rows, self.n = max(1, batch_tokens // self.tokens.shape[1]), min(PLACES, self.last - self.first)
+
+    def of(self, seed: int, many: int) -> Tensor:
+        """(many, n)."""
+        numbers = torch.Generator().manual_seed(seed)
+        return torch.randint(self.first, self.last, (many, self.n), generator=numbers).to(self.tokens.device)
+
+    def drawn(self, seed: int, held_out: bool = False) -> Tensor:
+        """Texts (rows, length) for training, or held-out ones."""
+        low, high = (self.split, len(self.tokens)) if held_out else (0, self.split)
+        numbers = torch.Generator().manual_seed(seed)
+        return self.tokens[torch.randint(low, high, (self.rows,), generator=numbers).to(self.tokens.device)]
+
+    def targets(self, ids: Tensor, places: Tensor) -> Tensor:
+        """(rows, n, streams): the tokens two and more places later."""
+        ahead = places[..., None] + torch.arange(2, self.streams + 2, device=ids.device)
+        return ids.gather(1, ahead.flatten(1)).view_as(ahead)
+
+    @torch.no_grad()
+    def accuracy(self, drafting: Streams, draws: int) -> Tensor:
+        """How often, on held-out texts, each stream's token of each rank is right: (streams, ranks)."""
+        hits, count = torch.zeros(self.streams, RANKS), 0
+        for seed in range(2, 2 + draws):
+            ids, places = self.drawn(seed, True), self.of(seed, self.rows)
+            targets = self.targets(ids, places)
+            hits += (drafting(ids, places)[0].topk(RANKS, -1).indices == targets[..., None]).float().sum((0, 1)).cpu()
+            count += targets[..., 0].numel()
+        return hits / max(1, count)
+
+
 def train(
     text: OwnText, model: Transformer, to: Path, out: Path, *, streams: int, layers: int, rank: int, plan: TrainPlan,
     device: str, minutes: float | None, bf16: bool, resume: bool, quiet: bool = False,
@@ -132,47 +199,59 @@ def train(
     """Trains, and writes `to`. Returns how often each stream's token of each rank is right (streams, ranks)."""
     torch.manual_seed(plan.seed)
     drafting = Streams(model.to(device), streams, layers, rank).to(device)
-    tokens = torch.from_numpy(text.tokens).long().to(device)
-    first, last = text.prompt - 1, tokens.shape[1] - streams - 1
-    rows, n = max(1, plan.batch_tokens // tokens.shape[1]), min(24, last - first)
+    among = Places(text, streams, plan.batch_tokens, device)
 
-    def picked(low: int, high: int, seed: int, many: int) -> tuple[Tensor, Tensor]:
-        numbers = torch.Generator().manual_seed(seed)
-        row = torch.randint(low, high, (many,), generator=numbers).to(device)
-        places = torch.randint(first, last, (many, n), generator=numbers).to(device)
-        return torch.cat((tokens[row], places), 1), places
+    def batches(step: int) -> tuple[Tensor, Tensor]:
+        return among.drawn(plan.seed + 1 + step), among.of(plan.seed + 1 + step, among.rows)
 
-    def targets_of(joined: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        ids, places = joined[:, : tokens.shape[1]], joined[:, tokens.shape[1] :]
-        ahead = places[..., None] + torch.arange(2, streams + 2, device=device)
-        return ids, places, ids.gather(1, ahead.flatten(1)).view_as(ahead)
-
-    def loss(joined: Tensor, _: Tensor) -> Tensor:
-        ids, places, targets = targets_of(joined)
-        return streams_loss(drafting(ids, places), targets)
+    def loss(ids: Tensor, places: Tensor) -> Tensor:
+        return streams_loss(drafting(ids, places), among.targets(ids, places))
 
     @torch.no_grad()
     def held_out(step: int) -> float:
-        return float(loss(*picked(text.split, len(tokens), 1, 2 * rows)))
+        return sum(float(loss(among.drawn(at, True), among.of(at, among.rows))) for at in range(4)) / 4
 
     best: dict[str, Tensor] = {}
     fit(
-        drafting, plan, out, batches=lambda step: picked(0, text.split, plan.seed + 1 + step, rows), objective=loss,
+        drafting, plan, out, batches=batches, objective=loss,
         held_out=held_out, save=best.update, device=device, minutes=minutes, resume=resume, bf16=bf16, quiet=quiet,
-        identity={"streams": streams, "layers": layers, "rank": rank, "plan": vars(plan), "texts": len(tokens)},
+        identity={"streams": streams, "layers": layers, "rank": rank, "plan": vars(plan), "texts": len(among.tokens)},
     )  # fmt: skip
     drafting.load_state_dict(best)
-    hits, count = torch.zeros(streams, RANKS), 0
-    with torch.no_grad():
-        for seed in range(2, 10):
-            ids, places, targets = targets_of(picked(text.split, len(tokens), seed, rows)[0])
-            ranked = drafting(ids, places)[0].topk(RANKS, -1).indices
-            hits += (ranked == targets[..., None]).float().sum((0, 1)).cpu()
-            count += targets[..., 0].numel()
-    accuracy = hits / max(1, count)
+    return _keep(drafting, among, to)
+
+
+def _keep(drafting: Streams, among: Places, to: Path) -> Tensor:
+    accuracy = among.accuracy(drafting, CALIBRATED)
     found = {name: value.float().cpu().numpy() for name, value in drafting.state_dict().items()}
-    write_tensors(to, {**found, "accuracy": accuracy.numpy()}, {"scale": "1", "layers": str(layers)})
+    write_tensors(to, {**found, "accuracy": accuracy.numpy()}, {"scale": "1", "layers": str(drafting.top)})
     return accuracy
+
+
+def train_joint(
+    text: OwnText, plain: Ordinary, model: Path, first_stage: Path, to: Path, out: Path, **how: Any
+) -> tuple[Tensor, float, float]:
+    """Writes `to`, a GGUF file, and its streams beside it. Returns calibration and perplexity before and after."""
+    device = how["device"]
+    metadata, tensors = read_tensors(first_stage)
+    old, base = load_model(model).to(device).requires_grad_(False), load_model(model).to(device)
+    rank = tensors["down"].shape[1] if "down" in tensors else 0
+    drafting = Streams(base, len(tensors["embed"]), int(metadata["layers"]), rank).to(device)
+    drafting.load_state_dict({name: torch.from_numpy(v) for name, v in tensors.items() if name != "accuracy"})
+    base.requires_grad_(True)
+    among = Places(text, drafting.count, how["plan"].batch_tokens, device)
+
+    def see(ids: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        below, last, past = drafting.trunk(ids)
+        places = among.of(step, len(ids))
+        return last, streams_loss(drafting.at(below, last, past, places), among.targets(ids, places))
+
+    def good() -> float:
+        return promised(among.accuracy(drafting, 4))
+
+    before, after = learn_together(Joint(base, drafting), old, see, good, text, plain, out, **how)
+    write_model(base, model, to)
+    return _keep(drafting, among, to.with_name(f"{to.stem}.{Path(__file__).stem}.safetensors")), before, after
 
 
 def main(argv: list[str]) -> None:
@@ -181,17 +260,20 @@ def main(argv: list[str]) -> None:
     )
     add_text_options(it)
     it.add_argument("--streams", type=int, default=4, help="places after the next token (default: 4)")
-    it.add_argument("--layers", type=int, default=2, help="top layers that streams pass through (default: 2)")
+    it.add_argument("--layers", type=int, default=1, help="top layers that streams pass through (default: 1)")
     it.add_argument("--rank", type=int, default=0, help="of each stream's own matrix (default: 0, none)")
     add_training_options(it, Path(__file__).stem, 800, 1e-2)
+    add_joint_options(it, SHARE)
     it.add_argument("--own", type=Path, help="an own.npz that a medusa training left: no text is written again")
     args = it.parse_args(argv)
     device = device_of(args, 4)
     parts = opened(args, 64)
     header: Any = parts.header
     text = read_own(args.own) if args.own else write(parts, args)
+    plain = ordinary(parts, args) if args.joint else None
     del parts
-    model = load_model(header.files[0] if header.dialect == "gguf" else header.folder)
+    where = header.files[0] if header.dialect == "gguf" else header.folder
+    model = load_model(where)
     if not 1 <= args.layers <= model.shape.layers:
         raise BadInput(f"--layers is {args.layers}, but the model has {model.shape.layers}.")
     plan = TrainPlan(
@@ -199,13 +281,22 @@ def main(argv: list[str]) -> None:
         warmup_steps=20, weight_decay=0.0, eval_every=50 if not args.smoke else 2,
     )  # fmt: skip
     to = args.to or beside(header, Path(__file__).stem)
+    if plain is not None:
+        accuracy, before, after = train_joint(text, plain, where, to, args.joint, args.out / "joint",
+                                              **joint_settings(args, plan, device))  # fmt: skip
+        say(accuracy, args.joint, f"perplexity {before:.3f} before, {after:.3f} after: {after / before:.4f}x")
+        return
     accuracy = train(
         text, model, to, args.out, streams=args.streams, layers=args.layers, rank=args.rank, plan=plan, device=device,
         minutes=args.minutes, bf16=args.bf16 or device == "cuda", resume=args.resume,
     )  # fmt: skip
+    say(accuracy, to)
+
+
+def say(accuracy: Tensor, to: Path, more: str = "") -> None:
     for j, row in enumerate(accuracy):
         print(f"stream {j + 1}: the best token is right {row[0]:.1%}, one of the best ten {row.sum():.1%} of the time")
-    print(f"{to}: {to.stat().st_size:,} bytes")
+    print(*filter(None, (more, f"{to}: {to.stat().st_size:,} bytes")), sep="\n")
 
 
 def read_own(path: Path) -> OwnText:
