@@ -2,13 +2,15 @@
 
 edgewise train streaming                    # for the embedded model, on what it writes itself
 edgewise train streaming MODEL --layers 3   # streams join below the third layer from the top
+edgewise train streaming MODEL --joint FILE # the shared mode: the model learns too; FILE.gguf is the changed model
 edgewise train streaming --smoke            # the whole way in seconds
 
 Stream j of a token is its hidden state below the top layers plus a learnt vector (and, with --rank, a small matrix
 of low rank); in each top layer it attends to the main tokens up to its own and to its streams up to j, j places
 farther, and the model's own head reads from it the token j + 1 places later. Nothing of the model is trained (the
-lossless mode). The loss is the sum of the streams' cross entropies. An adapter of rank 8 on the same state learns to
-say the next token early; drafts can be pruned by it.
+lossless mode), except with --joint: from the streams of a first stage on (--to, or those beside the model) both learn,
+and the model is held to what it said before. The loss is the sum of the streams' cross entropies. An adapter of rank 8
+on the same state learns to say the next token early; drafts can be pruned by it.
 Paper: Bhendawade et al. 2024, https://arxiv.org/abs/2402.11131
 """
 
