@@ -16,8 +16,6 @@ from edgewise.decode.verifiers import build_verifier
 from edgewise.serve.llm import LLM
 from edgewise.serve.watching import Watched, decode, interval, questions, targeted
 
-THRESHOLDS = (0.0, 1e-3, 3e-3, 1e-2, 3e-2, 0.1)
-
 
 def main() -> None:
     it = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -28,11 +26,13 @@ def main() -> None:
     it.add_argument("--nodes", type=int, default=24)
     it.add_argument("--texts", type=int, default=2, help="of each task, one after the other")
     it.add_argument("--rounds", type=int, default=5)
+    it.add_argument("--least", default="0.001,0.003,0.01,0.03,0.1", help="chances that nodes need")
     it.add_argument("--threads", type=int)
     args = it.parse_args()
+    thresholds = [0.0, *map(float, args.least.split(","))]
     with LLM(args.model, threads=args.threads) as llm:
         engine, target = llm.parts.engine, targeted(llm, 1)
-        pruning = [StreamingSpeculator(streams=args.streams, nodes=args.nodes, prune=least) for least in THRESHOLDS]
+        pruning = [StreamingSpeculator(streams=args.streams, nodes=args.nodes, prune=least) for least in thresholds]
         members = [Watched(SPECULATORS.build("none")), *map(Watched, pruning)]
         verifier = build_verifier("auto", "some", engine.verifier.sampler)
         asked = [questions(llm, task, args.tokens, at) for task in args.tasks.split(",") for at in range(args.texts)]
@@ -50,7 +50,7 @@ def main() -> None:
     whole = members[1].hits
     print(f"{args.nodes} nodes, {args.tokens} tokens each of {len(asked)} texts, median of {args.rounds} rounds")
     print("threshold  tokens/pass  nodes pruned  accepted lost  beside unpruned (95 %)    beside plain")
-    for least, one, member, took in zip(THRESHOLDS, pruning, members[1:], seconds[1:], strict=True):
+    for least, one, member, took in zip(thresholds, pruning, members[1:], seconds[1:], strict=True):
         ratios = [slow / fast for slow, fast in zip(seconds[1], took, strict=True)]
         low, high = interval(ratios)
         plain = statistics.median(slow / fast for slow, fast in zip(seconds[0], took, strict=True))
