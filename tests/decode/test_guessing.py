@@ -9,6 +9,7 @@ from edgewise.base import SamplingParams, SeqId, StructuredOutputsParams
 from edgewise.decode.api import Accepted, SeqView, Spent
 from edgewise.decode.choices import expected, searched
 from edgewise.decode.guessing import Guesses
+from edgewise.decode.pacing import TRIES
 from edgewise.kernels.api import Floats
 
 RANKS = 0.5 ** np.arange(1, 11)
@@ -98,14 +99,14 @@ def test_where_nothing_pays_the_heads_rest(slope: float, factor: float, draft_s:
     assert play.steps(600, slope, factor) > 0.95
     assert 0 < sum(play.asked) < 60
     late = slice(300, 600)
-    assert sum(play.asked[late]) <= 2 * batch
+    assert sum(play.asked[late]) <= TRIES * batch
     assert sum(play.shown[late]) <= 6 * batch  # nobody looks into passes either
 
 
 def test_they_are_tried_again_and_come_back() -> None:
     play = Play()
     play.steps(100, 0.05, factor=0.0)
-    assert sum(play.asked[60:]) <= 2
+    assert sum(play.asked[60:]) <= TRIES
     play.steps(2000, 0.05)
     assert sum(play.asked[-200:]) > 150
 

@@ -33,6 +33,13 @@ class SeqView:
     ends: Collection[int] = ()
     most: int = MANY
 
+    @property
+    def ahead(self) -> int:
+        """Tokens that may be drafted for it before its settings end the text; the one that is read anyway not counted.
+        """
+        bound = self.params.max_tokens
+        return MANY if bound is None else max(0, bound - 1 - len(self.tokens) + self.prompt_tokens)
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -41,16 +48,21 @@ class Draft:
     odds: what each node was drawn from, a distribution over the vocabulary (one array for all that share a parent, who
     were drawn in their order, `replaced`: with replacement); empty where tokens were chosen, not drawn. A node that was
     drawn may be left out only for reasons that do not depend on its token.
+    kinds: what sort of guess each node is, where its member tells sorts apart, else empty: of one sort about as many
+    should come true whatever the sequence.
     """
 
     tokens: tuple[int, ...] = ()
     parents: tuple[int, ...] = ()
     odds: tuple[npt.NDArray[np.float64], ...] = ()
     replaced: bool = False
+    kinds: tuple[int, ...] = ()
 
     @staticmethod
-    def chain(tokens: Sequence[int], odds: Sequence[npt.NDArray[np.float64]] = ()) -> "Draft":
-        return Draft(tuple(tokens), tuple(range(-1, len(tokens) - 1)), tuple(odds))
+    def chain(
+        tokens: Sequence[int], odds: Sequence[npt.NDArray[np.float64]] = (), kinds: Sequence[int] = ()
+    ) -> "Draft":
+        return Draft(tuple(tokens), tuple(range(-1, len(tokens) - 1)), tuple(odds), kinds=tuple(kinds))
 
 
 class Accepted(NamedTuple):

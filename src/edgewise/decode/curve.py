@@ -3,11 +3,15 @@
 from bisect import bisect, insort
 from collections import deque
 from collections.abc import Sequence
+from heapq import heapify, heappop, heapreplace
+from math import sqrt
 
 from edgewise.decode.api import Accepted, Spent
 
 LATEST = 9  # measurements of which the median is taken
 SLOPE = 0.02  # of T(1), for each row beyond those seen, at least
+UNSEEN = 16  # rows, or twice those that were measured: as far ahead costs may be guessed
+LEAST = 0.002  # of what a step reaches, is what a row has to add to be looked at
 EXACT = 32  # rows from here on are measured in eights
 
 
@@ -40,6 +44,11 @@ class VerifyCurve:
         latest.saw(seconds)
         self.points[key] = latest.value
 
+    @property
+    def most(self) -> int:
+        """Rows of the widest pass that was measured."""
+        return self._rows[-1] if self._rows else 0
+
     def near(self, rows: int) -> bool:
         """A pass of about so many rows was measured."""
         at = bisect(self._rows, rows)
@@ -59,8 +68,8 @@ class VerifyCurve:
         if at < len(known):
             part = (rows - below) / (known[at] - below)
             return points[below] + part * max(0.0, points[known[at]] - points[below])
-        before = known[at - 2] if at > 1 else 0
-        slope = (points[below] - points[before]) / (below - before) if before else 0.0
+        before = known[bisect(known, below // 2) - 1] if known[0] <= below // 2 else known[0]  # neighbours err together
+        slope = (points[below] - points[before]) / (below - before) if before < below else 0.0
         return points[below] + (rows - below) * max(slope, SLOPE * points[known[0]] / known[0])
 
 
@@ -68,6 +77,7 @@ def best_sizes(
     curve: VerifyCurve, worths: Sequence[Sequence[float]], budget: int, fixed_s: float, level_s: float = 0.0
 ) -> tuple[list[int], float]:
     """How much to draft for each sequence so that tokens a second are most, and how many times those without drafts.
+    What sequences get is averaged by their roots, squared: better some for many than much for one whom all wait for.
 
     worths: of each sequence what the nodes that may be drafted for it should bring, in tokens, one after the other.
     fixed_s: what drafting costs in any case; level_s: for each node of the longest draft."""
@@ -77,17 +87,25 @@ def best_sizes(
     best, gain = sizes[:], 1.0
     if plain <= 0:
         return best, gain
-    ahead = [worth[0] if worth else 0.0 for worth in worths]
-    tokens, longest = float(count), 0
-    for rows in range(count + 1, count + 1 + min(budget, sum(map(len, worths)))):
-        at = max(range(count), key=ahead.__getitem__)
-        if ahead[at] <= 0:
-            break
-        tokens += ahead[at]
+    made = [1.0] * count
+    ahead = [(1 - sqrt(1 + worth[0]), at) for at, worth in enumerate(worths) if worth]
+    heapify(ahead)
+    reached, longest, rows = float(count), 0, count
+    most = min(count + budget, max(UNSEEN, 2 * curve.most))
+    while ahead and rows < most:
+        less, at = ahead[0]
+        reached -= less
+        made[at] += worths[at][sizes[at]]
         sizes[at] += 1
+        rows += 1
         longest = max(longest, sizes[at])
-        ahead[at] = worths[at][sizes[at]] if sizes[at] < len(worths[at]) else 0.0
-        now = tokens / count * plain / (max(plain, curve.seconds(rows)) + fixed_s + longest * level_s)
+        if sizes[at] < len(worths[at]):
+            heapreplace(ahead, (sqrt(made[at]) - sqrt(made[at] + worths[at][sizes[at]]), at))
+        else:
+            heappop(ahead)
+        if less > -LEAST * reached:
+            break
+        now = (reached / count) ** 2 * plain / (max(plain, curve.seconds(rows)) + fixed_s + longest * level_s)
         if now > gain:
             best, gain = sizes[:], now
     return best, gain

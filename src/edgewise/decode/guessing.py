@@ -90,7 +90,9 @@ class Guesses:
         return drafts
 
     def _sizes(self, seqs: Sequence[SeqView], budget: int) -> list[int]:
-        most = [min(view.most, len(self.tree.parents)) if self.ready(view.seq) else 0 for view in seqs]
+        most = [
+            min(view.most, len(self.tree.parents)) if self.ready(view.seq) and view.ahead else 0 for view in seqs
+        ]
         if self.pace is None:
             sizes = []
             for some in most:
@@ -101,9 +103,10 @@ class Guesses:
         worths: list[Sequence[float]] = [()] * len(seqs)
         for i in awake:
             worths[i] = self.pace.worth(seqs[i].seq, 0, most[i])
-        sizes, gain = self.pace.best(worths, budget, self._draft_s.value)
+        hopes = [self.pace.hope(0, len(worth)) for worth in worths]
+        sizes, gain = self.pace.best(worths, budget, self._draft_s.value, hopes)
         who = [0 if worth else -1 for worth in worths]
-        return self.pace.settle(seqs, who, list(map(len, worths)), sizes, gain, budget)
+        return self.pace.settle(seqs, who, list(map(len, worths)), sizes, gain, budget, needed=self.pace.needed(seqs))
 
 
 class Listens:

@@ -1,9 +1,10 @@
 """How many nodes of a draft are worth their rows, and who is left alone for a while: from what was measured so far.
 
-Measured all the time: of each member and sequence how often nodes come true, beside what was expected; of passes the
-seconds by number of rows. Below a gain of `gain` a sequence is left alone, and tried again after 16 steps, then 32, 64
-and so on. While drafts pay, one step in `plain` goes without, so that the other side stays measured, and in one a draft
-that can be of any size is larger or smaller than what seems best.
+Measured all the time: of each member and sequence how often nodes come true, beside what was expected; of members that
+tell kinds of guesses apart, how often each kind does; of passes the seconds by number of rows. Drafting begins at a
+gain of `gain`; where nothing is gained any more a sequence is left alone, and tried again with a few drafts after 16 steps,
+then 32, 64 and so on. While drafts pay, one step in `plain` goes without, so that the other side stays measured, and in
+one a draft that can be of any size is larger or smaller than what seems best.
 """
 
 from collections import Counter
@@ -18,8 +19,38 @@ HOPE = 0.6  # what is believed of a chain before it was seen
 SLOW = 0.98  # of what was seen of a member in all, that much is left after a step
 SURE = 0.99  # no node is surer
 PAUSE, LONGEST = 16, 1024  # steps
-PROBE = 2  # tokens
+PROBE, TRIES = 2, 4  # tokens of a trial's drafts, and how many of them
+FEW = 0.02  # tokens, from a node: those below it need not be looked at
+SAME = 12.0  # guesses by which a sequence is first held to be like all the others
+KIND, MEMORY = 2.0, 200.0  # guesses that the others' chance is worth, and that are remembered
 LADDER, TWICE = (1, 3, 7, 15), 2  # sizes of drafts that are measured first, and how often
+
+
+def match_class(same: int) -> int:
+    """Of guesses that follow so many tokens which agree: 0 to 7."""
+    return min(same, 4) if same < 5 else min(7, 2 + same.bit_length())
+
+
+class Kinds:
+    """How often a member's guesses of each kind came true where those before them did, those of all sequences."""
+
+    __slots__ = ("_all", "_seen")
+
+    def __init__(self) -> None:
+        self._all = Seen()
+        self._seen: dict[int, Seen] = {}
+
+    def chance(self, kind: int) -> float:
+        before = self._all.chance(HOPE, 2.0)
+        seen = self._seen.get(kind)
+        return before if seen is None else seen.chance(before, KIND)
+
+    def saw(self, kind: int, hit: bool) -> None:
+        seen = self._seen.get(kind)
+        if seen is None:
+            seen = self._seen[kind] = Seen()
+        for one in (seen, self._all):
+            one.add(float(hit), 1.0, 1 - 1 / MEMORY)
 
 
 class Seen:
@@ -80,11 +111,13 @@ class Likely:
 class Course:
     """What is known of one sequence."""
 
-    __slots__ = ("pause", "probing", "seen", "wait")
+    __slots__ = ("going", "pause", "probing", "seen", "tries", "wait")
 
     def __init__(self, members: int) -> None:
         self.seen = [Seen() for _ in range(members)]
         self.wait, self.pause, self.probing = 0, PAUSE, False
+        self.tries = 0  # drafts that this trial has left
+        self.going = False  # drafts paid when it was last drafted for
 
 
 class Pace:
@@ -96,11 +129,14 @@ class Pace:
         self.gain, self.plain = gain, plain
         self.curve = VerifyCurve()
         self._all = [Seen() for _ in members]
+        self._kinds = [Kinds() for _ in members]
+        self._learnt: set[SeqId] = set()  # in this step
         self._courses: dict[SeqId, Course] = {}
         self.asked: dict[SeqId, tuple[int, int]] = {}  # in the last step: member, nodes
         self._steps = 0  # with drafts, since the last one without
         self.plain_step = False  # this step is there to measure plain decoding
         self._tried: Counter[int] = Counter()  # rows of passes for the sake of the curve
+        self._hopeless = False  # drafts would not pay even if they did as well as they can
         self._wider = False  # than what seems best was the last draft of another size
 
     @property
@@ -128,21 +164,46 @@ class Pace:
         if course.wait:
             course.wait -= 1
             course.probing = not course.wait
+            course.tries = TRIES
             return course.probing
         return True
 
     def probing(self, seq: SeqId) -> bool:
         """It has just been left alone, and is tried again."""
-        return self._courses[seq].probing
+        return self._courses[seq].tries > 0
 
-    def worth(self, seq: SeqId, at: int, most: int) -> list[float]:
-        """What each node of a member's draft should bring this sequence, in tokens."""
+    def worth(self, seq: SeqId, at: int, most: int, kinds: Sequence[int] = ()) -> list[float]:
+        """What each node of a member's draft should bring this sequence, in tokens. kinds: of a chain's nodes."""
         member = self.members[at]
+        if kinds:
+            ratio = self._courses[seq].seen[at].chance(1.0, SAME)
+            chance, worths, table = 1.0, [], self._kinds[at]
+            for kind in kinds[:most]:
+                chance *= min(SURE, ratio * table.chance(kind))
+                if chance < FEW:
+                    break
+                worths.append(chance)
+            return worths
         in_all = self._all[at].chance(member.ratio, member.weight)
         return member.worth(self._courses[seq].seen[at].chance(in_all, member.weight), most)
 
-    def best(self, worths: Sequence[Sequence[float]], budget: int, draft_s: float) -> tuple[list[int], float]:
-        """Sizes of drafts and the gain that they promise: those that pay best, or others that are to be measured."""
+    def hope(self, at: int, most: int) -> list[float]:
+        """What each node of a member's draft should bring where it does as well as it was made to."""
+        member = self.members[at]
+        return member.worth(max(1.0, self._all[at].chance(member.ratio, member.weight)), most)
+
+    def needed(self, seqs: Sequence[SeqView]) -> float:
+        """The gain that drafts must promise: `gain` to begin, and any to go on, for what a few drafts show is not sure.
+        """
+        return 1.0 if any(self._courses[view.seq].going for view in seqs) else self.gain
+
+    def best(
+        self, worths: Sequence[Sequence[float]], budget: int, draft_s: float, hopes: Sequence[Sequence[float]] = ()
+    ) -> tuple[list[int], float]:
+        """Sizes of drafts and the gain that they promise: those that pay best, or others that are to be measured.
+        hopes: what they might bring at best; where that does not pay either, nobody is tried again."""
+        trial = any(course.tries for course in self._courses.values())
+        self._hopeless = trial and bool(hopes) and best_sizes(self.curve, hopes, budget, draft_s)[1] < self.gain
         step = self._step(worths, budget, draft_s)
         if step:
             return [min(step, len(worth)) for worth in worths], self.gain
@@ -173,17 +234,28 @@ class Pace:
                 before = price
         return 0
 
-    def compare(self, outcome: Accepted, at: int, tokens: Sequence[int]) -> None:
-        """Learns of a member's chain that was only looked at: what would have come true of it, as far as is known."""
-        if self.asked.get(outcome.seq, (-1, 0))[0] == at or outcome.seq not in self._courses:
+    def compare(self, outcome: Accepted, at: int, tokens: Sequence[int], kinds: Sequence[int] = ()) -> None:
+        """Learns of a member's chain, also when it was only looked at: what came, or would have come true of it, as far
+        as is known."""
+        if outcome.seq not in self._courses:
             return
-        hits = 0
-        for token, true in zip(tokens, outcome.tokens, strict=False):
-            if token != true:
-                break
-            hits += 1
-        tries = min(hits + 1, len(tokens), len(outcome.tokens))
-        self._all[at].add(hits, tries, SLOW)
+        member, some = self.asked.get(outcome.seq, (-1, 0))
+        if member == at:
+            self._learnt.add(outcome.seq)
+            hits, known = len(outcome.nodes), some
+        else:
+            hits, known = 0, min(len(tokens), len(outcome.tokens))
+            while hits < known and tokens[hits] == outcome.tokens[hits]:
+                hits += 1
+        tries: float = min(hits + 1, known)
+        if kinds:
+            table, expected = self._kinds[at], 0.0
+            for place, kind in enumerate(kinds[: int(tries)]):
+                expected += table.chance(kind)
+                table.saw(kind, place < hits)
+            tries = expected
+        else:
+            self._all[at].add(hits, tries, SLOW)
         self._courses[outcome.seq].seen[at].add(hits, tries, self.members[at].fade)
 
     def only(self, seqs: Collection[SeqId]) -> None:
@@ -192,17 +264,22 @@ class Pace:
 
     def settle(
         self, seqs: Sequence[SeqView], who: Sequence[int], offered: Sequence[int], sizes: Sequence[int], gain: float,
-        budget: int,
+        budget: int, looked: Collection[int] = (), needed: float = 0.0,
     ) -> list[int]:  # fmt: skip
         """The nodes that each sequence gets of those offered by member who[i]; -1: nobody has any. Those for whom none
-        pay are left alone from now on."""
+        pay are left alone from now on. looked: members whose drafts are compared with the text in any case: trying them
+        teaches nothing. needed: the gain that drafts must promise; `gain` where it is not given."""
         settled = [0] * len(seqs)
+        needed = needed or self.gain
         for i, view in enumerate(seqs):
             course = self._courses[view.seq]
-            some = sizes[i] if gain >= self.gain else 0
+            some = sizes[i] if gain >= needed else 0
+            if who[i] >= 0:
+                course.going = some > 0
             if who[i] >= 0 and not some:
-                if course.probing:
+                if course.tries and who[i] not in looked and not self._hopeless:
                     some = min(PROBE, offered[i])
+                    course.tries -= 1
                 elif not course.wait:
                     course.wait, course.pause = course.pause, min(2 * course.pause, LONGEST)
             elif some:  # also of those that were left alone, and whose drafts began to come true
@@ -210,6 +287,7 @@ class Pace:
             settled[i] = some = min(some, budget)
             budget -= some
             course.probing = course.probing and who[i] < 0
+            course.tries *= not course.going
             if some:
                 self.asked[view.seq] = (who[i], some)
         self._steps = self._steps + 1 if self.asked else 0
@@ -218,13 +296,14 @@ class Pace:
     def heard(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
         for outcome in outcomes:
             at, some = self.asked.get(outcome.seq, (-1, 0))
-            if at >= 0:
+            if at >= 0 and outcome.seq not in self._learnt:
                 member = self.members[at]
                 hits, tries = len(outcome.nodes), member.checked(outcome.nodes, some)
                 self._all[at].add(hits, tries, SLOW)
                 if outcome.seq in self._courses:
                     self._courses[outcome.seq].seen[at].add(hits, tries, member.fade)
                 member.correct(outcome.nodes, some)
+        self._learnt.clear()
         # what looking into a pass takes is drafting's affair
         if spent.decode and not spent.prefill and (self.asked or spent.states is None):
             self.curve.saw(spent.decode, spent.pass_s)

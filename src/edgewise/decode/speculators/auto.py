@@ -3,8 +3,8 @@
 Measured all the time: of each member and sequence the chance that a drafted token comes true; of passes the seconds by
 number of rows; of drafting the seconds. Before each pass the depths are chosen that give most tokens a second over all
 sequences of the batch. Below a gain of `gain` a sequence is left alone, and tried again after 16 steps, then 32, 64 and
-so on. Where asking the cheap members takes next to nothing, their drafts are compared with what the text became also
-when others, or nobody, drafted: so it is known who is worth what before a row is paid for it.
+so on. Drafts of the cheap members are compared with what the text became also when others, or nobody, drafted, as often
+as asking takes a fiftieth of the time: so it is known who is worth what before a row is paid for it.
 While drafts pay, one step in `plain` goes without, so that the other side stays measured.
 
 Paper:  Liu et al., Optimizing Speculative Decoding for Serving LLMs Using Goodput, 2024, arXiv:2406.14066
@@ -14,7 +14,7 @@ Cost:   some microseconds a step beside its members'; wrong guesses at most a tw
 Status: kept
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -29,7 +29,8 @@ from edgewise.kv.api import KVCache
 from edgewise.models.api import Model
 
 NOTHING = Draft()
-CHEAP = 0.02  # of a plain pass may asking take, for those to be asked too whose drafts are only looked at
+CHEAP, DEAR = 0.02, 0.1  # of the time goes into drafts that are only looked at; where asking takes more, none are
+LATER = 2  # steps, for which asking too much is remembered
 
 
 class AutoSpeculator:
@@ -74,7 +75,8 @@ class AutoSpeculator:
         self._unit_s = [Late() for _ in self.members]  # of the others: of a level, or of a draft
         self._worked = (-1, 0)  # in the last step: which of the others, and for how many units; 0: it was catching up
         self._turn = 0
-        self._offers: dict[SeqId, list[tuple[int, tuple[int, ...]]]] = {}  # in the last step: member, chain
+        self._debt_s = 0.0  # of what was asked, beside what may be
+        self._offers: dict[SeqId, list[tuple[int, Draft]]] = {}  # in the last step: member, chain
 
     def prepare(self, target: Target) -> int:
         held = 0
@@ -117,34 +119,43 @@ class AutoSpeculator:
         self._offers.clear()
         awake = pace.awake(seqs)
         watched: Sequence[int] = awake
-        if not pace.plain_step and self._fixed_s.value < CHEAP * pace.curve.seconds(len(seqs)):
-            watched = range(len(seqs))
+        cheap: Collection[int] = ()  # members whose drafts are looked at for everybody
+        if self._fixed_s.value < DEAR * pace.curve.seconds(len(seqs)):
+            if not pace.plain_step and self._debt_s <= 0:
+                watched = range(len(seqs))
+            cheap = [at for at in range(len(self.members)) if at != self.slow and at not in self.inside]
         if not watched or budget < 1:
             return drafts
         who = [-1] * len(seqs)
         worths: list[list[float]] = [[] for _ in seqs]
         dear = [at for at in range(len(self.members)) if at == self.slow or at in self.inside]
+        views = [replace(seqs[i], most=min(self.depth, seqs[i].ahead)) for i in watched]
         for at in range(len(self.members)):
             if at in dear:
                 continue
-            views = [replace(seqs[i], most=self.depth) for i in watched]
             for i, draft in zip(watched, self.members[at].propose(views, len(views) * self.depth), strict=True):
                 if draft.tokens:
-                    self._offers.setdefault(seqs[i].seq, []).append((at, draft.tokens))
-                    worth = pace.worth(seqs[i].seq, at, len(draft.tokens))
+                    self._offers.setdefault(seqs[i].seq, []).append((at, draft))
+                    worth = pace.worth(seqs[i].seq, at, len(draft.tokens), draft.kinds)
                     if sum(worth) > sum(worths[i]):
                         drafts[i], who[i], worths[i] = draft, at, worth
         sizes, gain = best_sizes(pace.curve, worths, budget, self._fixed_s.value)
         if dear:
             sizes, gain = self._rather(dear, seqs, awake, budget, drafts, who, sizes, gain)
-        settled = pace.settle(seqs, who, [len(draft.tokens) for draft in drafts], sizes, gain, budget)
+        offered, needed = [len(draft.tokens) for draft in drafts], pace.gain
+        if self._worked[0] >= 0:
+            needed = pace.needed(seqs)
+        settled = pace.settle(seqs, who, offered, sizes, gain, budget, cheap, needed)
         return [_cut(draft, some) for draft, some in zip(drafts, settled, strict=True)]
 
     def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
         for outcome in outcomes:
-            for at, tokens in self._offers.pop(outcome.seq, ()):
-                self.pace.compare(outcome, at, tokens)
+            for at, draft in self._offers.pop(outcome.seq, ()):
+                self.pace.compare(outcome, at, draft.tokens, draft.kinds)
         self.pace.heard(outcomes, spent)
+        if spent.decode and not spent.prefill:
+            due = CHEAP * spent.pass_s
+            self._debt_s = min(LATER * due, max(-due, self._debt_s + spent.draft_s - due))
         at, units = self._worked
         if units > 0:
             self._unit_s[at].saw(max(0.0, spent.draft_s - self._fixed_s.value) / units)
@@ -160,7 +171,7 @@ class AutoSpeculator:
         pace, fixed, each = self.pace, self._fixed_s.value, self._unit_s[at].value
         most = len(pace.members[at].given)
         worths = [
-            pace.worth(view.seq, at, most) if i in awake and self._sees(at, view.seq) else []
+            pace.worth(view.seq, at, min(most, view.ahead)) if i in awake and self._sees(at, view.seq) else []
             for i, view in enumerate(seqs)
         ]
         if at not in self.inside:
@@ -185,7 +196,7 @@ class AutoSpeculator:
         promises = [(*self._promise(at, seqs, awake, budget, gain), at) for at in dear]
         better, wanted, at = max(promises, key=lambda promise: promise[0])
         probing = [i for i in awake if pace.probing(seqs[i].seq)]
-        if better <= gain or better < pace.gain:
+        if better <= gain or better < pace.needed(seqs):
             if gain >= pace.gain:
                 return sizes, gain
             if not probing:
@@ -211,4 +222,6 @@ def _cut(draft: Draft, some: int) -> Draft:
     """The first nodes of a draft."""
     if some >= len(draft.tokens):
         return draft
-    return Draft(draft.tokens[:some], draft.parents[:some], draft.odds[:some], draft.replaced) if some else NOTHING
+    if not some:
+        return NOTHING
+    return Draft(draft.tokens[:some], draft.parents[:some], draft.odds[:some], draft.replaced, draft.kinds[:some])

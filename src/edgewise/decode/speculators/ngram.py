@@ -15,6 +15,7 @@ from typing import ClassVar
 
 from edgewise.base import BadInput, Cap, SeqId, Tap
 from edgewise.decode.api import Accepted, Draft, SeqView, Spent, Target
+from edgewise.decode.pacing import match_class
 
 NOTHING = Draft()
 PLACES = 8  # most recent ones of an n-gram that are compared
@@ -52,9 +53,10 @@ class NgramSpeculator:
     def propose(self, seqs: Sequence[SeqView], budget: int) -> Sequence[Draft]:
         drafts = []
         for view in seqs:
-            found = self._follow(view.tokens, self._texts[view.seq], min(self.depth, view.most, budget))
+            found, same = self._follow(view.tokens, self._texts[view.seq], min(self.depth, view.most, budget))
             budget -= len(found)
-            drafts.append(Draft.chain(found) if found else NOTHING)
+            kinds = [match_class(same + at) for at in range(len(found))]
+            drafts.append(Draft.chain(found, kinds=kinds) if found else NOTHING)
         return drafts
 
     def accepted(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
@@ -63,7 +65,8 @@ class NgramSpeculator:
     def end(self, seq: SeqId) -> None:
         self._texts.pop(seq, None)
 
-    def _follow(self, tokens: Sequence[int], text: Text, most: int) -> Sequence[int]:
+    def _follow(self, tokens: Sequence[int], text: Text, most: int) -> tuple[Sequence[int], int]:
+        """A chain, and how many tokens before it agree."""
         n, places, last = self.n, text.places, len(tokens) - 1
         for end in range(max(text.read, n - 1), last):  # the last n-gram has no successor yet
             key = tuple(tokens[end - n + 1 : end + 1])
@@ -76,7 +79,7 @@ class NgramSpeculator:
                     del seen[0]
         text.read = max(text.read, last)
         if most < 1 or last < n - 1:
-            return ()
+            return (), 0
         best, longest = -1, -1
         for end in reversed(places.get(tuple(tokens[last - n + 1 :]), ())):
             same = 0
@@ -85,8 +88,8 @@ class NgramSpeculator:
             if same > longest:
                 best, longest = end, same
         if best < 0:
-            return ()
+            return (), 0
         found = list(tokens[best + 1 : best + 1 + most])
         while len(found) < most:  # the place is near the end: what follows it has begun to repeat itself
             found.append(found[len(found) - (last - best)])
-        return found
+        return found, n + longest

@@ -22,8 +22,10 @@ from edgewise.base import BadInput, Cap, SeqId, Tap
 from edgewise.decode.api import Accepted, Draft, SeqView, Spent, Target
 from edgewise.decode.automaton import ROOT, SuffixAutomaton
 from edgewise.decode.curve import Rival
+from edgewise.decode.pacing import match_class
 
 NOTHING = Draft()
+CLEAR = 0.6  # of several ways the most frequent one
 
 
 class Text:
@@ -129,7 +131,7 @@ class SuffixSpeculator:
         deep = min(most, int(self.alpha * length))
         if self._trees is not None and self._trees.first:
             return self._tree(best, state, most, deep)
-        return Draft.chain(self._chain(best, state, deep))
+        return self._chain(best, state, deep, length)
 
     def _tree(self, best: SuffixAutomaton, state: int, most: int, deep: int) -> Draft:
         """The nodes with the largest products of frequencies, each after its parent."""
@@ -158,8 +160,10 @@ class SuffixSpeculator:
             open_(there, -score, len(tokens) - 1, depth + 1)
         return Draft(tuple(tokens), tuple(parents))
 
-    def _chain(self, best: SuffixAutomaton, state: int, deep: int) -> list[int]:
+    def _chain(self, best: SuffixAutomaton, state: int, deep: int, same: int) -> Draft:
+        """same: how many tokens before it agree."""
         found: list[int] = []
+        kinds: list[int] = []
         score = 1.0
         nexts, count = best.next, best.count
         for _ in range(deep):
@@ -170,11 +174,14 @@ class SuffixSpeculator:
                 break
             if len(ways) == 1:
                 ((token, there),) = ways.items()
+                clear = 3 if count[there] > 1 else 2
             else:
                 token, there = max(ways.items(), key=lambda way: count[way[1]])
-                score *= (count[there] + 1) / (sum(count[s] for s in ways.values()) + len(ways))
+                share = (count[there] + 1) / (sum(count[s] for s in ways.values()) + len(ways))
+                score, clear = score * share, int(share > CLEAR)
                 if score < self.least:
                     break
+            kinds.append(4 * match_class(min(same, best.length[state])) + clear)
             found.append(token)
-            state = there
-        return found
+            state, same = there, same + 1
+        return Draft.chain(found, kinds=kinds)

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from edgewise.base import BadInput, EdgewiseError, Request
+from edgewise.decode.api import Draft
 from edgewise.serve.options import Json, Threads, split_members, table
 from edgewise.serve.watching import NOISE, Noise, interval, targeted
 from edgewise.serve.workloads import WORKLOADS, workload
@@ -126,6 +127,7 @@ class Side:
             if hasattr(one, "past"):
                 one.past = False  # the rounds decode the same texts: nobody may remember them
         member.prepare(targeted(llm, batch))
+        self.member: Any = member
         pages = (batch + 4) * (-(-parts.context // PAGE) + 2)
         spec = parts.spec
         cache = CACHES.build(
@@ -139,12 +141,17 @@ class Side:
         )  # fmt: skip
 
     def start(self, asked: Sequence[Request]) -> None:
-        """Until every sequence has its first token."""
+        """Until every sequence has its first token; nobody drafts before, so that all sides begin with the same."""
         self.order = [self.engine.add(request) for request in asked]
         self.got: dict[str, list[int]] = {name: [] for name in self.order}
         self.seconds, self.steps = 0.0, 0
-        while not all(self.got.values()):
-            self.step()
+        propose, member = self.member.propose, self.member
+        member.propose = lambda seqs, budget: [Draft()] * len(seqs)
+        try:
+            while not all(self.got.values()):
+                self.step()
+        finally:
+            member.propose = propose
         self.seconds, self.steps, self._before = 0.0, 0, sum(map(len, self.got.values()))
 
     def step(self) -> None:
