@@ -1,6 +1,7 @@
 """`edgewise run`: where the prompt comes from, chat or completion, the JSON contract."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -113,3 +114,9 @@ def test_a_prompt_in_the_place_of_the_model_is_recognised(cli):
     ran = cli("run", "def fib(n):")
     assert ran.code == 2
     assert "--prompt" in ran.err
+
+
+def test_the_first_command_says_what_the_readme_shows(cli):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    shown = readme.partition("$ scripts/run\n")[2].partition("```")[0]
+    assert cli("run").out.rstrip("\n") == shown.rstrip("\n") != ""

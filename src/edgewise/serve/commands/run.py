@@ -131,9 +131,10 @@ def command(
         ignore_eos=ignore_eos,
         structured_outputs=structured,
     )
-    if builtin:  # a demonstration: the same text every time, and short
+    if builtin:  # a demonstration: the same text every time, one function
         params = replace(
             params,
+            stop=params.stop or ("\n\n",),
             temperature=0.0 if temperature is None else params.temperature,
             max_tokens=BUILTIN_TOKENS if params.max_tokens is None else params.max_tokens,
         )
