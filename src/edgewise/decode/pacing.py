@@ -2,9 +2,9 @@
 
 Measured all the time: of each member and sequence how often nodes come true, beside what was expected; of members that
 tell kinds of guesses apart, how often each kind does; of passes the seconds by number of rows. Drafting begins at a
-gain of `gain`; where nothing is gained any more a sequence is left alone, and tried again with a few drafts after 16 steps,
-then 32, 64 and so on. While drafts pay, one step in `plain` goes without, so that the other side stays measured, and in
-one a draft that can be of any size is larger or smaller than what seems best.
+gain of `gain`; where nothing is gained any more a sequence is left alone, and tried again with a few drafts after 16
+steps, then 32, 64 and so on. While drafts pay, one step in `plain` goes without, so that the other side stays measured,
+and in one a draft that can be of any size is larger or smaller than what seems best.
 """
 
 from collections import Counter
