@@ -86,7 +86,7 @@ def ordinary(parts: Assembly, args: argparse.Namespace) -> Ordinary:
 
 def joint_settings(args: argparse.Namespace, plan: TrainPlan, device: str) -> dict[str, Any]:
     """Of `learn_together`: what a joint training takes of a first stage's arguments, and what it takes another way."""
-    tokens, looks = (8 * LENGTH, 50) if not args.smoke else (80, plan.steps)
+    tokens, looks = (16 * LENGTH, 50) if not args.smoke else (80, plan.steps)
     mine = replace(plan, lr=min(args.lr, RATE), batch_tokens=tokens, warmup_steps=20, eval_every=looks)
     return {
         "plan": mine, "share": args.share, "model_rate": args.model_rate, "device": device, "minutes": args.minutes,

@@ -42,7 +42,7 @@ from edgewise.train.recipe import TrainPlan
 
 RANKS = 10
 EARLY_RANK = 8
-PLACES = 24  # of a text in a step: the model's own pass over the text is what a step costs
+PLACES = 48  # of a text in a step: most of what a step costs is the model's own pass over the text
 CALIBRATED = 32  # draws of held-out texts
 SHARE = 0.1  # of the streams' loss when the model learns too
 
