@@ -10,7 +10,7 @@ from edgewise.decode.api import Accepted, Spent
 
 LATEST = 9  # measurements of which the median is taken
 SLOPE = 0.02  # of T(1), for each row beyond those seen, at least
-UNSEEN = 16  # rows, or twice those that were measured: as far ahead costs may be guessed
+UNSEEN = 16  # rows, or four for each sequence, or twice those that were measured: as far ahead costs may be guessed
 LEAST = 0.002  # of what a step reaches, is what a row has to add to be looked at
 EXACT = 32  # rows from here on are measured in eights
 
@@ -91,7 +91,7 @@ def best_sizes(
     ahead = [(1 - sqrt(1 + worth[0]), at) for at, worth in enumerate(worths) if worth]
     heapify(ahead)
     reached, longest, rows = float(count), 0, count
-    most = min(count + budget, max(UNSEEN, 2 * curve.most))
+    most = min(count + budget, max(UNSEEN, 5 * count, 2 * curve.most))
     while ahead and rows < most:
         less, at = ahead[0]
         reached -= less

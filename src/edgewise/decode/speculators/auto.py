@@ -4,7 +4,7 @@ Measured all the time: of each member and sequence the chance that a drafted tok
 number of rows; of drafting the seconds. Before each pass the depths are chosen that give most tokens a second over all
 sequences of the batch. Below a gain of `gain` a sequence is left alone, and tried again after 16 steps, then 32, 64 and
 so on. Drafts of the cheap members are compared with what the text became also when others, or nobody, drafted, as often
-as asking takes a fiftieth of the time: so it is known who is worth what before a row is paid for it.
+as asking takes little of the time: so it is known who is worth what before a row is paid for it.
 While drafts pay, one step in `plain` goes without, so that the other side stays measured.
 
 Paper:  Liu et al., Optimizing Speculative Decoding for Serving LLMs Using Goodput, 2024, arXiv:2406.14066
@@ -29,7 +29,7 @@ from edgewise.kv.api import KVCache
 from edgewise.models.api import Model
 
 NOTHING = Draft()
-CHEAP, DEAR = 0.02, 0.1  # of the time goes into drafts that are only looked at; where asking takes more, none are
+CHEAP, DEAR = 0.015, 0.1  # of the time goes into drafts that are only looked at; where asking takes more, none are
 LATER = 2  # steps, for which asking too much is remembered
 
 
@@ -154,8 +154,8 @@ class AutoSpeculator:
                 self.pace.compare(outcome, at, draft.tokens, draft.kinds)
         self.pace.heard(outcomes, spent)
         if spent.decode and not spent.prefill:
-            due = CHEAP * spent.pass_s
-            self._debt_s = min(LATER * due, max(-due, self._debt_s + spent.draft_s - due))
+            due, took = CHEAP * spent.pass_s, min(spent.draft_s, 2 * self._fixed_s.value)  # prompts are read but once
+            self._debt_s = min(LATER * due, max(-due, self._debt_s + took - due))
         at, units = self._worked
         if units > 0:
             self._unit_s[at].saw(max(0.0, spent.draft_s - self._fixed_s.value) / units)
