@@ -9,6 +9,7 @@ import pytest
 
 from edgewise.base import SamplingParams, SeqId
 from edgewise.decode.api import Accepted, Draft, SeqView, Spent
+from edgewise.decode.curve import VerifyCurve
 from edgewise.decode.guessing import Guesses
 from edgewise.decode.pacing import Kinds, Likely, Pace, match_class
 from edgewise.decode.speculators.auto import AutoSpeculator
@@ -191,3 +192,14 @@ def test_nobody_is_tried_again_where_even_the_best_drafts_would_not_pay() -> Non
         drafted += sum(pace.settle([view], [0 if awake else -1], [len(worth)], sizes, gain, 512))
         pace.heard([Accepted(view.seq, (0,))], Spent(0.0, 1.0, 1, 0))
     assert drafted <= 2 * 2 * (1 + 3)  # sizes that were measured first
+
+
+def test_what_only_a_busy_machine_explains_is_not_believed() -> None:
+    curve = VerifyCurve()
+    for rows, seconds in ((4, 10.0), (20, 20.0), (40, 90.0)):
+        curve.saw(rows, seconds)
+    assert curve.seconds(40) == 40.0  # no row takes longer than one of 20
+    assert curve.seconds(30) == 30.0
+    curve.saw(48, 36.0)
+    assert curve.seconds(40) == 36.0  # nor a pass than a wider one
+    assert curve.seconds(4) == 10.0

@@ -31,7 +31,8 @@ class Late:
 
 class VerifyCurve:
     def __init__(self) -> None:
-        self.points: dict[int, float] = {}
+        self.points: dict[int, float] = {}  # seconds of passes by their rows
+        self._measured: dict[int, float] = {}
         self._latest: dict[int, Late] = {}
         self._rows: list[int] = []  # those of points, ascending
 
@@ -42,7 +43,20 @@ class VerifyCurve:
             latest = self._latest[key] = Late()
             insort(self._rows, key)
         latest.saw(seconds)
-        self.points[key] = latest.value
+        self._measured[key] = latest.value
+        self.points = self._likely()
+
+    def _likely(self) -> dict[int, float]:
+        """What was measured, less what only a machine that was busy then explains: no pass takes longer than a wider one,
+        and no row of a pass more than one of a narrower pass."""
+        likely, least = {}, float("inf")
+        for rows in reversed(self._rows):
+            likely[rows] = least = min(least, self._measured[rows])
+        least = float("inf")
+        for rows in self._rows:
+            least = min(least, likely[rows] / rows)
+            likely[rows] = least * rows
+        return likely
 
     @property
     def most(self) -> int:
