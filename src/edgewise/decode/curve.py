@@ -47,7 +47,7 @@ class VerifyCurve:
         self.points = self._likely()
 
     def _likely(self) -> dict[int, float]:
-        """What was measured, less what only a machine that was busy then explains: no pass takes longer than a wider one,
+        """What was measured, less what only a machine that was busy explains: no pass takes longer than a wider one,
         and no row of a pass more than one of a narrower pass."""
         likely, least = {}, float("inf")
         for rows in reversed(self._rows):
