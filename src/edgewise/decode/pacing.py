@@ -201,7 +201,7 @@ class Pace:
         self, worths: Sequence[Sequence[float]], budget: int, draft_s: float, hopes: Sequence[Sequence[float]] = ()
     ) -> tuple[list[int], float]:
         """Sizes of drafts and the gain that they promise: those that pay best, or others that are to be measured.
-        hopes: what they might bring at best; where that does not pay either, nobody is tried again."""
+        hopes: what they might bring at best; where that does not pay either, one draft is trial enough."""
         trial = any(course.tries for course in self._courses.values())
         self._hopeless = trial and bool(hopes) and best_sizes(self.curve, hopes, budget, draft_s)[1] < self.gain
         step = self._step(worths, budget, draft_s)
@@ -277,9 +277,9 @@ class Pace:
             if who[i] >= 0:
                 course.going = some > 0
             if who[i] >= 0 and not some:
-                if course.tries and who[i] not in looked and not self._hopeless:
+                if course.tries and who[i] not in looked:
                     some = min(PROBE, offered[i])
-                    course.tries -= 1
+                    course.tries = 0 if self._hopeless else course.tries - 1
                 elif not course.wait:
                     course.wait, course.pause = course.pause, min(2 * course.pause, LONGEST)
             elif some:  # also of those that were left alone, and whose drafts began to come true
