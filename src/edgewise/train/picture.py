@@ -6,7 +6,9 @@ from html import escape
 from pathlib import Path
 
 WIDTH, HEIGHT, LEFT, BELOW = 640, 320, 56, 40
-COLOURS = ("#2563eb", "#dc2626", "#059669", "#9333ea", "#d97706", "#0891b2", "#65a30d", "#be185d")
+COLOURS = (
+    "#2563eb", "#dc2626", "#059669", "#9333ea", "#d97706", "#0891b2", "#65a30d", "#be185d", "#4b5563", "#78350f",
+)  # fmt: skip
 
 
 def curves(lines: Mapping[str, Sequence[tuple[float, float]]], *, across: str, up: str) -> str:
