@@ -146,17 +146,21 @@ class Insider(Speculator, Protocol):
     Spent.states is None, and the pass is as fast as without it."""
 
     layer: int
-    prunes: bool  # it may leave out nodes of a draft in the middle of a pass that it listens to, after `layer`
+    prunes: bool  # it is a Pruner, and leaves out nodes of drafts in a pass that it listens to, after `layer`
 
     @property
     def listening(self) -> bool: ...
 
+    # after `prepare`, once the target is there: it may compute with these, and leaves every sequence as it was
+    def attach(self, model: Model, kv: KVCache) -> None: ...
+
+
+class Pruner(Insider, Protocol):
+    """An insider that may have `prunes` set."""
+
     # states: of each draft's last real token and of its nodes, one draft after the other, (rows, dim). The nodes of
     # each that are to be computed to the end, ascending, with all their ancestors
     def prune(self, drafts: Sequence[Draft], states: Array) -> Sequence[Sequence[int]]: ...
-
-    # after `prepare`, once the target is there: it may compute with these, and leaves every sequence as it was
-    def attach(self, model: Model, kv: KVCache) -> None: ...
 
 
 class Sampler(Protocol):

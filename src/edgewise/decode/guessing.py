@@ -10,7 +10,7 @@ from edgewise.decode.api import Accepted, Draft, SeqView, Spent
 from edgewise.decode.choices import SEARCHED, ChoiceTree, choose_tree
 from edgewise.decode.curve import Late
 from edgewise.decode.pacing import Likely, Pace
-from edgewise.kernels.api import Array, Device, Floats
+from edgewise.kernels.api import Device, Floats
 
 NOTHING = Draft()
 AUTO, MOST, USUAL = "auto", 24, 12  # nodes: of a tree that is cut as measured; where nothing is said of another one
@@ -115,9 +115,6 @@ class Listens:
     _guesses: Guesses
     _device: Device
     prunes = False
-
-    def prune(self, drafts: Sequence[Draft], states: Array) -> Sequence[Sequence[int]]:
-        return [range(len(draft.tokens)) for draft in drafts]
 
     @property
     def listening(self) -> bool:

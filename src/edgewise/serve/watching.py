@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from edgewise.base import BadInput, Request, SamplingParams, SeqId
-from edgewise.decode.api import Accepted, Draft, Insider, SeqView, Speculator, Spent, Target
+from edgewise.decode.api import Accepted, Draft, Insider, Pruner, SeqView, Speculator, Spent, Target
 from edgewise.kernels.api import Floats
 
 RESAMPLES = 2000
@@ -125,7 +125,7 @@ class Watched:
         return cast(Insider, self.inner).prunes
 
     def prune(self, drafts: Sequence[Draft], states: Any) -> Sequence[Sequence[int]]:
-        return cast(Insider, self.inner).prune(drafts, states)
+        return cast(Pruner, self.inner).prune(drafts, states)
 
     def ready(self, target: Target) -> None:
         if not self.prepared:

@@ -24,7 +24,6 @@ from edgewise.decode.curve import Late, best_sizes
 from edgewise.decode.guessing import MOST
 from edgewise.decode.pacing import PROBE, Likely, Pace
 from edgewise.decode.speculators import SPECULATORS, WITH_MODEL
-from edgewise.kernels.api import Array
 from edgewise.kv.api import KVCache
 from edgewise.models.api import Model
 
@@ -94,9 +93,6 @@ class AutoSpeculator:
     @property
     def listening(self) -> bool:
         return self.pace.listening
-
-    def prune(self, drafts: Sequence[Draft], states: Array) -> Sequence[Sequence[int]]:
-        raise NotImplementedError  # nobody asks
 
     def attach(self, model: Model, kv: KVCache) -> None:
         for at in self.inside:

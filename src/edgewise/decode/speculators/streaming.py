@@ -108,12 +108,11 @@ class StreamingSpeculator(Listens):
         return self._guesses.drafts(seqs, budget, self._best, self._reserve)
 
     def prune(self, drafts: Sequence[Draft], states: Array) -> Sequence[Sequence[int]]:
-        if self._early is None:
-            return super().prune(drafts, states)
         roots = np.cumsum([0] + [1 + len(draft.tokens) for draft in drafts])
         asked = [sorted({-1, *draft.parents}) for draft in drafts]  # who has children, and so is asked for them
         rows = np.concatenate([root + 1 + np.array(some) for root, some in zip(roots[:-1], asked, strict=True)])
         x = self._device.download(self._device.rows(states, rows.astype(np.int32)))
+        assert self._early is not None  # else nobody asks
         down, up = self._early
         early = self._model.states(self._device.upload(np.ascontiguousarray(x + x @ down @ up, np.float32)))
         logits = self._device.download(self._model.logits(early))

@@ -10,11 +10,12 @@ Status: kept
 import itertools
 from collections.abc import Generator, Mapping, Sequence
 from functools import partial
+from typing import cast
 
 import numpy as np
 
 from edgewise.base import SeqId, Tap
-from edgewise.decode.api import Draft, Insider
+from edgewise.decode.api import Draft, Insider, Pruner
 from edgewise.engine.api import Work
 from edgewise.kernels.api import Array, Device, Floats, SeqRows
 from edgewise.kv.api import KVCache
@@ -68,8 +69,10 @@ class TextRunner:
         ids, positions, outputs = np.array(flat, np.int32), np.array(place, np.int32), np.array(wanted, np.int32)
         batch = Batch(ids, positions, tuple(seqs), outputs, self.kv, self.kv.begin(seqs, copies), self._listen)
         self._left, self._outputs = {}, outputs
-        if drafted and self._listen is not None and self._insider is not None and self._insider.prunes:
-            self._logits = self.forward.run(batch, self._insider.layer, partial(self._cut, batch, copies, drafted))
+        insider = self._insider
+        if drafted and self._listen is not None and insider is not None and insider.prunes:
+            cut = partial(self._cut, cast(Pruner, insider), batch, copies, drafted)
+            self._logits = self.forward.run(batch, insider.layer, cut)
         else:
             self._logits = self.forward.run(batch)
         self.kv.commit(seqs)
@@ -83,14 +86,13 @@ class TextRunner:
         return self._left
 
     def _cut(
-        self, batch: Batch, copies: Sequence[Copy], drafted: Sequence[tuple[Work, int]], x: Array
+        self, pruner: Pruner, batch: Batch, copies: Sequence[Copy], drafted: Sequence[tuple[Work, int]], x: Array
     ) -> tuple[Array, Batch]:
-        """Leaves out the nodes that the insider gives up now that it sees this far. The others stay in their branches,
+        """Leaves out the nodes that the pruner gives up now that it sees this far. The others stay in their branches,
         so that their keys lie where they would lie anyway."""
         drafts = [drafted_of(piece) for piece, _ in drafted]
         shown = [np.arange(root, root + piece.wanted, dtype=np.int32) for piece, root in drafted]
-        assert self._insider is not None
-        kept = self._insider.prune(drafts, self.device.rows(x, np.concatenate(shown)))
+        kept = pruner.prune(drafts, self.device.rows(x, np.concatenate(shown)))
         alive = np.ones(len(batch.ids), bool)
         for (piece, root), draft, nodes in zip(drafted, drafts, kept, strict=True):
             if len(nodes) < len(draft.tokens):
@@ -110,9 +112,7 @@ class TextRunner:
         outputs = place[batch.outputs[alive[batch.outputs]]].astype(np.int32)
         x = self._hidden = self.device.rows(x, rows)
         self._outputs = outputs
-        return x, Batch(
-            batch.ids[rows], batch.positions[rows], tuple(seqs), outputs, self.kv, plan, batch.listen
-        )  # fmt: skip
+        return x, Batch(batch.ids[rows], batch.positions[rows], tuple(seqs), outputs, self.kv, plan, batch.listen)
 
     def open_to(self, insider: Insider | None) -> None:
         self._insider = insider
