@@ -4,6 +4,7 @@ from bisect import bisect, insort
 from collections import deque
 from collections.abc import Sequence
 from heapq import heapify, heappop, heapreplace
+from itertools import pairwise
 from math import sqrt
 
 from edgewise.decode.api import Accepted, Spent
@@ -13,6 +14,7 @@ SLOPE = 0.02  # of T(1), for each row beyond those seen, at least
 UNSEEN = 16  # rows, or four for each sequence, or twice those that were measured: as far ahead costs may be guessed
 LEAST = 0.002  # of what a step reaches, is what a row has to add to be looked at
 EXACT = 32  # rows from here on are measured in eights
+FEW = 5  # measurements that are not many
 
 
 class Late:
@@ -23,6 +25,9 @@ class Late:
     def __init__(self) -> None:
         self.value = 0.0
         self._latest: deque[float] = deque(maxlen=LATEST)
+
+    def __len__(self) -> int:
+        return len(self._latest)
 
     def saw(self, value: float) -> None:
         self._latest.append(value)
@@ -48,7 +53,9 @@ class VerifyCurve:
 
     def _likely(self) -> dict[int, float]:
         """What was measured, less what only a machine that was busy explains: no pass takes longer than a wider one,
-        and no row of a pass more than one of a narrower pass."""
+        and no row of a pass more than one of a narrower pass. Of a pass that was seen but a few times is believed that
+        it is no slower than a straight line between those around it that were seen often: else it is not tried again.
+        """
         likely, least = {}, float("inf")
         for rows in reversed(self._rows):
             likely[rows] = least = min(least, self._measured[rows])
@@ -56,6 +63,11 @@ class VerifyCurve:
         for rows in self._rows:
             least = min(least, likely[rows] / rows)
             likely[rows] = least * rows
+        often = [rows for rows in self._rows if len(self._latest[rows]) >= FEW]
+        for below, above in pairwise(often):
+            for rows in self._rows[bisect(self._rows, below) : bisect(self._rows, above) - 1]:
+                part = (rows - below) / (above - below)
+                likely[rows] = min(likely[rows], likely[below] + part * (likely[above] - likely[below]))
         return likely
 
     @property
