@@ -1,6 +1,6 @@
 """Trees cut to what pays, under seconds made for the test: near the best fixed size, and off where none pays."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from edgewise.base import SamplingParams, SeqId, StructuredOutputsParams
 from edgewise.decode.api import Accepted, SeqView, Spent
 from edgewise.decode.choices import expected, searched
-from edgewise.decode.guessing import Guesses
+from edgewise.decode.guessing import RankGuesses, guesses_of
 from edgewise.decode.pacing import TRIES
 from edgewise.kernels.api import Floats
 
@@ -21,7 +21,7 @@ class Play:
     """Steps of a target whose tokens the heads say as often as `accuracy` and `factor` have it."""
 
     def __init__(self, batch: int = 1, draft_s: float = 0.0, nodes: int | str = "auto") -> None:
-        self.guesses = Guesses("a test", "searched", nodes, ACCURACY)
+        self.guesses = guesses_of("a test", "searched", nodes, ACCURACY, None)
         self.views = [SeqView(SeqId(i), [1, 2, 3], 1, SamplingParams()) for i in range(batch)]
         for view in self.views:
             self.guesses.begin(view.seq)
@@ -32,12 +32,12 @@ class Play:
 
     def best(self, seqs: Any, states: Floats, depth: int) -> Any:
         self.asked[-1] = True
-        return np.zeros((len(seqs), depth, 10), np.int64)
+        return np.zeros((len(seqs), depth, 10), np.int64), np.zeros((len(seqs), depth, 10), np.float32)
 
     def steps(self, count: int, slope: float, factor: float = 1.0, prefill: int = 0) -> float:
         """Tokens a second, beside those of plain decoding."""
         guesses, batch, tokens, seconds = self.guesses, len(self.views), 0, 0.0
-        tree = guesses.tree
+        tree = cast(RankGuesses, guesses).tree
         for _ in range(count):
             self.asked.append(False)
             drafts = guesses.drafts(self.views, 512, self.best)
@@ -128,9 +128,89 @@ def test_a_number_of_nodes_is_what_it_says() -> None:
     assert all(play.shown)
 
 
+class Moods:
+    """Heads that are sure of all their tokens in one step of three, and then right; in the others they are neither."""
+
+    SURE, UNSURE = 0.9, 0.08
+
+    def __init__(self, tree: str, nodes: int | str = "auto") -> None:
+        given = (self.SURE + 2 * self.UNSURE) / 3
+        accuracy = np.full((4, 10), 0.01, np.float32)
+        accuracy[:, 0] = given
+        chances = np.full((4, 10, 16), 0.01, np.float32)
+        chances[:, 0] = 1 / (1 + np.exp(7.5 - np.arange(16)))
+        self.guesses = guesses_of("a test", tree, nodes, accuracy, chances)
+        self.view = SeqView(SeqId(1), [1, 2, 3], 1, SamplingParams())
+        self.guesses.begin(self.view.seq)
+        self.dice = np.random.default_rng(2)
+        self.sizes: dict[float, list[int]] = {self.SURE: [], self.UNSURE: []}
+
+    def steps(self, count: int, slope: float, draft_s: float, factor: float = 1.0) -> float:
+        """Tokens a second, beside those of plain decoding."""
+        made = seconds = 0.0
+        for _ in range(count):
+            mood, asked = (self.SURE if self.dice.random() < 1 / 3 else self.UNSURE), []
+
+            def best(seqs: Any, states: Floats, depth: int, mood: float = mood, asked: Any = asked) -> Any:
+                asked.append(True)
+                sure = np.full((1, depth, 10), 0.001, np.float32)
+                sure[:, :, 0] = mood
+                return np.arange(10 * depth).reshape(1, depth, 10), sure
+
+            (draft,) = self.guesses.drafts([self.view], 512, best)
+            shown, at, path = self.guesses.listening, -1, []
+            while self.dice.random() < factor * mood:
+                found = [n for n, parent in enumerate(draft.parents) if parent == at and draft.tokens[n] % 10 == 0]
+                if not found:
+                    break
+                path.append(at := found[0])
+            if asked:
+                self.sizes[mood].append(len(draft.tokens))
+            rows, states = 1 + len(draft.tokens), np.zeros((1, 8), np.float32) if shown else None
+            spent = Spent(draft_s * bool(asked), 1 + slope * (rows - 1), rows, 0, states)
+            self.guesses.heard([Accepted(self.view.seq, (0,) * (len(path) + 1), tuple(path), (), 0)], spent, states)
+            made, seconds = made + 1 + len(path), seconds + spent.pass_s + spent.draft_s
+        return made / seconds
+
+
+def test_a_dynamic_tree_has_nodes_where_heads_are_sure() -> None:
+    slope, draft_s = 0.2, 0.05
+    play, fixed = Moods("dynamic"), Moods("searched")
+    got, other = (one.steps(900, slope, draft_s) for one in (play, fixed))
+    assert got > 1.2 > 1.05 * other
+    assert got > 1.1 * other
+    assert np.median(play.sizes[Moods.SURE]) == 4
+    assert np.median(play.sizes[Moods.UNSURE]) == 0
+
+
+@pytest.mark.parametrize(("slope", "draft_s", "factor"), [(0.2, 0.05, 0.0), (1.5, 0.05, 1.0), (0.1, 3.0, 1.0)])
+def test_where_dynamic_trees_do_not_pay_the_heads_rest(slope: float, draft_s: float, factor: float) -> None:
+    play = Moods("dynamic")
+    assert play.steps(900, slope, draft_s, factor) > 0.95
+    before = sum(map(len, play.sizes.values()))
+    play.steps(300, slope, draft_s, factor)
+    assert sum(map(len, play.sizes.values())) - before <= 3 * TRIES
+
+
+def test_dynamic_trees_are_tried_again_and_come_back() -> None:
+    play = Moods("dynamic")
+    play.steps(100, 0.1, 0.05, 0.0)
+    play.steps(2000, 0.1, 0.05)
+    before = sum(map(len, play.sizes.values()))
+    play.steps(200, 0.1, 0.05)
+    assert sum(map(len, play.sizes.values())) - before > 150
+
+
+def test_a_number_of_nodes_of_a_dynamic_tree_is_what_it_says() -> None:
+    play = Moods("dynamic", 5)
+    play.steps(40, 1.0, 0.0, 0.0)
+    assert set(play.sizes[Moods.SURE] + play.sizes[Moods.UNSURE]) == {5}
+    assert isinstance(guesses_of("a test", "dynamic", "auto", ACCURACY, None), RankGuesses)
+
+
 def test_other_trees_are_not_cut() -> None:
-    assert Guesses("a test", "2x2", "auto", ACCURACY).pace is None
-    assert len(Guesses("a test", "cartesian", "auto", ACCURACY).tree.parents) <= 12
+    assert guesses_of("a test", "2x2", "auto", ACCURACY, None).pace is None
+    assert len(guesses_of("a test", "cartesian", "auto", ACCURACY, None).likely.parents) <= 12
 
 
 def test_while_prompts_are_read_nothing_is_learnt_of_passes() -> None:

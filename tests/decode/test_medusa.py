@@ -23,7 +23,10 @@ from edgewise.testing.toy import ToyModel
 DIM, VOCAB = ToyModel.DIM, 61
 
 
-def heads_file(path: Path, heads: int = 3, own: Sequence[int] = (), **instead: Any) -> Path:
+INNER = 64  # of a root block
+
+
+def heads_file(path: Path, heads: int = 3, own: Sequence[int] = (), root: bool = False, **instead: Any) -> Path:
     numbers = np.random.default_rng(4)
     tensors = {}
     for k in range(heads):
@@ -32,6 +35,11 @@ def heads_file(path: Path, heads: int = 3, own: Sequence[int] = (), **instead: A
         if k in own:
             tensors[f"{k}.1.weight"] = numbers.standard_normal((VOCAB, DIM)).astype(np.float32)
     tensors["accuracy"] = np.linspace(0.6, 0.01, heads * 10, dtype=np.float32).reshape(heads, 10)
+    if root:
+        shapes = {"state.weight": (INNER, DIM), "token.weight": (INNER, DIM), "state.bias": (INNER,)}
+        for name, shape in (shapes | {"out.weight": (DIM, INNER)}).items():
+            tensors[f"root.{name}"] = numbers.standard_normal(shape).astype(np.float32) * 0.2
+        tensors["chances"] = np.linspace(0.1, 0.8, heads * 160, dtype=np.float32).reshape(heads, 10, 16)
     write_safetensors(path, {**tensors, **instead})
     return path
 
@@ -54,6 +62,14 @@ class TestMedusa(SpeculatorContract):
         assert hits > 3
 
 
+class TestRooted(TestMedusa):
+    """Heads that are told the newest token, and trees that are made of how sure they are."""
+
+    @pytest.fixture(autouse=True)
+    def _heads(self, tmp_path: Path) -> None:
+        self.path = heads_file(tmp_path / "heads.safetensors", own=(1,), root=True)
+
+
 @pytest.mark.usefixtures("cheap_rows")
 class TestAsManyNodesAsPay(TestMedusa):
     def make(self) -> Speculator:
@@ -70,6 +86,13 @@ class TestAsManyNodesAsPay(TestMedusa):
         want = self.run(SPECULATORS.build("none"), "none")
         assert self.run(self.make(), self.verifier, pages=10, swap=swap) == want
         swap.close()
+
+
+@pytest.mark.usefixtures("cheap_rows")
+class TestAsManyNodesAsPayThisTime(TestAsManyNodesAsPay):
+    @pytest.fixture(autouse=True)
+    def _heads(self, tmp_path: Path) -> None:
+        self.path = heads_file(tmp_path / "heads.safetensors", own=(1,), root=True)
 
 
 @pytest.mark.usefixtures("cheap_rows")
@@ -143,6 +166,27 @@ def test_the_draft_is_what_the_heads_say(tmp_path: Path, own: tuple[int, ...]) -
     assert [len(draft.tokens) for draft in member.propose(views, 9)] == [8, 1]
 
 
+def test_the_newest_token_is_mixed_into_what_heads_read(tmp_path: Path) -> None:
+    path = heads_file(tmp_path / "h.safetensors", heads=1, root=True)
+    tensors = read_tensors(path)[1]
+    member, model = prepared(path, tree="2", dtype="f32"), ToyModel(DEVICES.build("reference"))
+    state = np.random.default_rng(1).standard_normal(DIM).astype(np.float32)
+    drafts = []
+    for newest in (3, 9):
+        seq = SeqId(newest)
+        member.begin(seq, [])
+        member.accepted([Accepted(seq, (newest,), state=0)], Spent(0, 0, 1, 0, state[None]))
+        (draft,) = member.propose([SeqView(seq, [1, newest], 1, SamplingParams())], 99)
+        inner = tensors["root.state.weight"] @ state + tensors["root.state.bias"]
+        inner += tensors["root.token.weight"] @ model.table.values[newest]
+        z = state + tensors["root.out.weight"] @ (inner / (1 + np.exp(-inner)))
+        y = tensors["0.0.linear.weight"] @ z + tensors["0.0.linear.bias"]
+        said = (z + y / (1 + np.exp(-y))) @ model.out.values.T
+        assert draft.tokens == tuple(np.argsort(-said)[:2].tolist())
+        drafts.append(draft.tokens)
+    assert drafts[0] != drafts[1]
+
+
 def test_bad_heads_are_refused_by_name(tmp_path: Path) -> None:
     target = toy_target(DEVICES.build("reference"))
     with pytest.raises(BadInput, match=r"has no heads.*edgewise train medusa"):
@@ -160,6 +204,16 @@ def test_bad_heads_are_refused_by_name(tmp_path: Path) -> None:
     broken = heads_file(tmp_path / "nan.safetensors", **{"0.0.linear.bias": np.full(DIM, np.nan, np.float32)})
     with pytest.raises(BadInput, match="not finite"):
         MedusaSpeculator(heads=str(broken)).prepare(target)
+    half = heads_file(tmp_path / "half.safetensors", **{"root.state.bias": np.zeros(4, np.float32)})
+    with pytest.raises(BadInput, match=r"the root block lacks 'root\.state\.weight'"):
+        MedusaSpeculator(heads=str(half)).prepare(target)
+    other = {"root.out.weight": np.zeros((DIM, 3), np.float32)}
+    narrow = heads_file(tmp_path / "narrow.safetensors", root=True, **other)
+    with pytest.raises(Incompatible, match=r"'root\.out\.weight' has the shape"):
+        MedusaSpeculator(heads=str(narrow)).prepare(target)
+    unsure = heads_file(tmp_path / "unsure.safetensors", chances=np.zeros((3, 10, 4), np.float32))
+    with pytest.raises(BadInput, match="'chances' must be the chances"):
+        MedusaSpeculator(heads=str(unsure)).prepare(target)
     good = heads_file(tmp_path / "good.safetensors")
     with pytest.raises(BadInput, match="may be 3 widths"):
         MedusaSpeculator(heads=str(good), tree="2x2x2x2").prepare(target)
@@ -173,10 +227,11 @@ def test_bad_heads_are_refused_by_name(tmp_path: Path) -> None:
         MedusaSpeculator(dtype="q9")
 
 
-def test_widened_heads_say_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("root", [False, True])
+def test_widened_heads_say_the_same(tmp_path: Path, root: bool) -> None:
     """As `edgewise inflate` widens a model: copies of the stream, whose last norm gives each a share."""
     device = DEVICES.build("reference")
-    narrow, wide = heads_file(tmp_path / "n.safetensors"), tmp_path / "w.safetensors"
+    narrow, wide = heads_file(tmp_path / "n.safetensors", root=root), tmp_path / "w.safetensors"
     write_tensors(wide, *reversed(widened(*read_tensors(narrow), 4)))
 
     class Target:
@@ -186,6 +241,9 @@ def test_widened_heads_say_the_same(tmp_path: Path) -> None:
         def logits(self, states: Any) -> Any:
             return states @ self.table.T
 
+        def embed(self, batch: Any) -> Any:
+            return 3 * self.table[batch.ids]
+
     table = np.random.default_rng(2).standard_normal((VOCAB, DIM)).astype(np.float32)
     state = np.random.default_rng(3).standard_normal((1, DIM)).astype(np.float32)
     said = []
@@ -194,8 +252,10 @@ def test_widened_heads_say_the_same(tmp_path: Path) -> None:
         target = toy_target(device)
         member.prepare(replace(target, spec=replace(target.spec, dim=DIM * times)))
         member.attach(Target(np.tile(table, times)), None)  # type: ignore[arg-type]
-        said.append(member._best([], np.tile(state, times) / np.float32(times), 2).tolist())
-    assert said[0] == said[1]
+        view = SeqView(SeqId(1), [5, 17], 1, SamplingParams())
+        said.append(member._best([view], np.tile(state, times) / np.float32(times), 2))
+    assert said[0][0].tolist() == said[1][0].tolist()
+    assert np.allclose(said[0][1], said[1][1], atol=0.05)  # the wide file's numbers are rounded
 
 
 @pytest.mark.native

@@ -10,7 +10,7 @@ import pytest
 from edgewise.base import SamplingParams, SeqId
 from edgewise.decode.api import Accepted, Draft, SeqView, Spent
 from edgewise.decode.curve import VerifyCurve
-from edgewise.decode.guessing import Guesses
+from edgewise.decode.guessing import guesses_of
 from edgewise.decode.pacing import Kinds, Likely, Pace, match_class
 from edgewise.decode.speculators.auto import AutoSpeculator
 from edgewise.kernels.api import Floats
@@ -137,10 +137,10 @@ ACCURACY = np.array([[0.5, 0.08, 0.04], [0.4, 0.07, 0.04], [0.36, 0.07, 0.04], [
 
 def guess(ratio: float, nodes: int | str, cost: Callable[[int], float], tokens: int = 64, texts: int = 16) -> float:
     """Seconds a token with heads that are right `ratio` times as often as they were when calibrated."""
-    guesses, dice, rates = Guesses("a test", "searched", nodes, ACCURACY), np.random.default_rng(3), []
+    guesses, dice, rates = guesses_of("a test", "searched", nodes, ACCURACY, None), np.random.default_rng(3), []
 
     def best(seqs: Any, states: Floats, depth: int) -> Any:
-        return np.arange(3 * depth).reshape(1, depth, 3)
+        return np.arange(3 * depth).reshape(1, depth, 3), np.zeros((1, depth, 3), np.float32)
 
     for turn in range(texts):
         view = SeqView(SeqId(turn), [0], 1, SamplingParams())

@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from edgewise.base import BadInput, SamplingParams
+from edgewise.decode.choices import RANKS, SURENESS, sure_class
 from edgewise.decode.drafting_weights import read_tensors
 from edgewise.embedded import embedded_model
 from edgewise.serve.llm import LLM
 from edgewise.train import dataset
 from edgewise.train.__main__ import run
 from edgewise.train.drafters import DRAFTERS, medusa, streaming
+from edgewise.train.drafters._calibration import Counts
 from edgewise.train.drafters._joint import Joint, Ordinary, learn_together, ordinary
 from edgewise.train.drafters._own_text import OwnText
 from edgewise.train.model import Transformer
@@ -30,9 +32,9 @@ def test_heads_learn_what_can_be_learnt(tmp_path: Path) -> None:
     plan = TrainPlan(steps=150, lr=3e-2, batch_tokens=128, optimiser="adamw", warmup_steps=5, weight_decay=0.0)
     to = tmp_path / "h.safetensors"
     accuracy = medusa.train(
-        OwnText(tokens.astype(np.int32), 4), states, projection, to, tmp_path / "out", heads=2, plan=plan,
-        device="cpu", minutes=None, bf16=False, resume=False, quiet=True,
-    )  # fmt: skip
+        OwnText(tokens.astype(np.int32), 4), states, projection, projection, to, tmp_path / "out", heads=2, root=0,
+        plan=plan, device="cpu", minutes=None, bf16=False, resume=False, quiet=True,
+    ).accuracy  # fmt: skip
     assert accuracy[:, 0].min() > 0.95
     metadata, tensors = read_tensors(to)
     assert metadata["scale"] == "1"
@@ -47,7 +49,48 @@ def test_calibration_counts_by_rank() -> None:
     states = torch.zeros(1, 16, 16, dtype=torch.float16)
     for place in range(14):  # the right one is always the second best
         states[0, place, place + 2], states[0, place, 0] = 1, 2
-    assert medusa.calibrate(model, states, tokens, 4)[0, :3].tolist() == [0, 1, 0]
+    assert medusa.calibrate(model, states, tokens, 4).accuracy[0, :3].tolist() == [0, 1, 0]
+
+
+def test_calibration_counts_by_sureness_where_the_places_before_were_guessed() -> None:
+    """Two places; the first is right for rows 0 to 49 with 0.9, the second with 0.99 for every other of all rows."""
+    counts, rows = Counts(2), 100
+    first, second = torch.full((rows, 12), 1e-6), torch.full((rows, 12), 1e-6)
+    first[:, 0], first[:, 1] = 0.9, 0.1
+    second[:, 3], second[:, 4] = 0.99, 0.01
+    first[:, 11] = 1e-9  # not among the ten best
+    came = torch.arange(rows)
+    targets = torch.stack((torch.where(came < 50, 0, 11), torch.where(came % 2 < 1, 3, 4)), 1)
+    counts.saw([first.log(), second.log()], targets)
+    found = counts.calibration()
+    assert found.accuracy[:, :2].tolist() == [[0.5, 0.0], [0.5, 0.5]]
+    assert found.chances.shape == (2, RANKS, SURENESS)
+    assert abs(float(found.chances[0, 0, int(sure_class(0.9))]) - 0.5) < 0.01
+    assert abs(float(found.chances[1, 0, int(sure_class(0.99))]) - 0.5) < 0.01
+    known = counts.known[1, 1, 0].sum()
+    assert known == 50  # where the first place was guessed
+
+
+def test_a_root_block_tells_heads_the_next_token(tmp_path: Path) -> None:
+    """States that say nothing, and tokens that count on: only who knows the next one can say the one after it."""
+    vocab, rows = 24, 40
+    tokens = (np.arange(30)[None] + np.random.default_rng(0).integers(0, vocab, (rows, 1))) % vocab
+    table = np.eye(vocab, dtype=np.float32)
+    states = np.zeros((*tokens.shape, vocab), np.float16)
+    plan = TrainPlan(steps=150, lr=3e-2, batch_tokens=128, optimiser="adamw", warmup_steps=5, weight_decay=0.0)
+    text, found = OwnText(tokens.astype(np.int32), 4), []
+    for root in (0, 32):
+        to = tmp_path / f"{root}.safetensors"
+        measured = medusa.train(
+            text, states, 6 * table, table, to, tmp_path / f"out{root}", heads=1, root=root, plan=plan, device="cpu",
+            minutes=None, bf16=False, resume=False, quiet=True,
+        )  # fmt: skip
+        found.append(float(measured.accuracy[0, 0]))
+    assert found[0] < 0.2
+    assert found[1] > 0.95
+    again = medusa.Heads.read(to, torch.from_numpy(6 * table), torch.from_numpy(table))
+    said = again(torch.zeros(vocab, vocab), torch.arange(vocab))[0].argmax(-1)
+    assert said.tolist() == [(one + 1) % vocab for one in range(vocab)]
 
 
 @pytest.mark.native

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgewise.base import BadInput
 from edgewise.kernels.api import Floats
@@ -20,10 +21,12 @@ from edgewise.kernels.parsing import parse_json
 from edgewise.weights import bundle
 
 Ranks = tuple[int, ...]
+Chances = npt.NDArray[np.float64]
 LARGEST = 1 << 16  # bytes of a tree file
 GUESS = 0.5  # a head's chance to be right where nothing was measured
 RANKS = 10
-SEARCHED = "searched"
+SEARCHED, DYNAMIC = "searched", "dynamic"
+SURENESS = 16  # classes
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,13 @@ def calibrated(path: Path, accuracy: Floats | None, heads: int) -> Floats:
     return accuracy
 
 
+def surely(logits: Floats, best: Any) -> Any:
+    """The chance that a softmax of each row (rows, vocab) gives the columns `best` (rows, width)."""
+    top = np.take_along_axis(logits, best[:, :1], 1)
+    sure = np.exp(np.take_along_axis(logits, best, 1) - top) / np.exp(logits - top).sum(1, keepdims=True)
+    return sure.astype(np.float32, copy=False)
+
+
 def ranked_rows(logits: Floats, width: int) -> Any:
     """Of each row (rows, vocab) the columns of the largest values, of equals the first one: (rows, width)."""
     left, rows = logits.copy(), np.arange(len(logits))
@@ -147,6 +157,66 @@ def ranked_rows(logits: Floats, width: int) -> Any:
         found[:, rank] = best = left.argmax(axis=1)
         left[rows, best] = -np.inf
     return found
+
+
+def sure_class(chance: Any) -> Any:
+    """Which class of sureness guesses are in that were made with these chances: odds of e to the -8 to e to the 7."""
+    some = np.clip(chance, 1e-4, 1 - 1e-4)
+    return np.clip(np.floor(np.log(some / (1 - some))) + SURENESS // 2, 0, SURENESS - 1).astype(np.int64)
+
+
+def sureness(path: Path, chances: Floats | None, heads: int) -> Floats | None:
+    """A file's calibration by sureness (heads, ranks, classes), checked. Raises BadInput."""
+    if chances is not None and (
+        chances.shape != (heads, RANKS, SURENESS) or chances.min() < 0 or chances.max() > 1
+    ):
+        raise BadInput(
+            f"{path}: 'chances' must be the chances of {heads} heads, {RANKS} ranks and {SURENESS} classes of sureness."
+        )
+    return chances
+
+
+class DynamicTree:
+    """A tree for each pass: of the paths that come true most often, those that should this time.
+
+    Paper: Li et al., EAGLE-2, 2024, arXiv:2406.16858, section 4; here with guesses that are all made beforehand, and
+    their chances as calibrated. chances (heads, ranks, classes): of a guess, where those before it on its path
+    were right."""
+
+    CANDIDATES = 96
+
+    def __init__(self, accuracy: Floats, chances: Floats) -> None:
+        self.among = searched(accuracy, self.CANDIDATES)
+        self.width = self.among.width
+        self._chances = chances.astype(np.float64)
+        self._parents = np.array(self.among.parents)
+        self._depths, self._ranks = np.array(self.among.depths), np.array(self.among.ranks)
+        self._levels = [np.flatnonzero(self._depths == depth) for depth in range(self.among.depth)]
+
+    def likely(self, sure: Floats) -> Chances:
+        """Of each sequence how often each candidate should come true: (sequences, candidates).
+        sure (sequences, heads, ranks): the chance that each head gives each of its best tokens."""
+        _, heads, ranks = sure.shape
+        of_place, of_rank = np.ogrid[:heads, :ranks]
+        each = self._chances[of_place, of_rank, sure_class(sure)]
+        found = np.zeros((len(sure), len(self._parents)))
+        for depth, level in enumerate(self._levels[:heads]):
+            found[:, level] = each[:, depth, self._ranks[level]]
+            if depth:
+                found[:, level] *= found[:, self._parents[level]]
+        return found
+
+    def best(self, likely: Chances, most: int) -> tuple[Any, list[float]]:
+        """The candidates that should come true most often, each after its parent, and how often."""
+        order = np.argsort(-likely, kind="stable")[:most]
+        return order, likely[order].tolist()
+
+    def draft(self, order: Any, guesses: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Tokens and parents of these candidates. guesses (heads, ranks)."""
+        place = np.full(len(self._parents) + 1, -1)
+        place[order] = np.arange(len(order))  # the last one stays -1: the parent of first tokens
+        parents = place[self._parents[order]]
+        return tuple(guesses[self._depths[order], self._ranks[order]].tolist()), tuple(parents.tolist())
 
 
 def read_tree(path: Path, heads: int, ranks: int) -> ChoiceTree:

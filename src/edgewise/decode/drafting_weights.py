@@ -18,6 +18,7 @@ from edgewise.weights import bundle
 from edgewise.weights.api import Header
 
 KINDS = ("F32", "F16", "BF16")
+MEASURED = ("accuracy", "chances")  # of guesses on held-out text
 
 
 def beside(header: Header, what: str) -> Path:
@@ -48,12 +49,12 @@ def read_tensors(path: Path) -> tuple[Mapping[str, str], dict[str, Floats]]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Floats], metadata: Mapping[str, str]) -> None:
-    """Matrices as BF16, whatever has one dimension or is called accuracy as F32. Replaces the file when it is whole."""
+    """Matrices as BF16, whatever has one dimension or was measured as F32. Replaces the file when it is whole."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     parts: list[bytes] = []
     at = 0
     for name, values in tensors.items():
-        fmt = "F32" if values.ndim < 2 or name == "accuracy" else "BF16"
+        fmt = "F32" if values.ndim < 2 or name in MEASURED else "BF16"
         raw = formats.quantize(fmt, np.ascontiguousarray(values, np.float32).reshape(-1)).tobytes()
         header[name] = {"dtype": fmt, "shape": list(values.shape), "data_offsets": [at, at + len(raw)]}
         parts.append(raw)
@@ -72,6 +73,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Floats], metadata: Mapping[s
 # How often a tensor's axes are there in a model whose residual stream is there several times over, and its factor.
 _WIDER = (
     (".0.linear.weight", (1, 1), 0), (".0.linear.bias", (1,), 0), (".1.weight", (0, 1), 0), ("accuracy", (0, 0), 0),
+    ("chances", (0, 0, 0), 0), ("root.state.weight", (0, 1), 0), ("root.state.bias", (0,), 0),
+    ("root.token.weight", (0, 1), 1), ("root.out.weight", (1, 0), 0),
     ("embed", (0, 1), 0), ("early_down", (0, 1), 1), ("early_up", (1, 0), 0), ("down", (0, 0, 1), 1),
     ("up", (0, 1, 0), 0),
 )  # fmt: skip

@@ -1,4 +1,6 @@
-"""Drafts of those that guess several places at once from one state of the target: a tree of ranks, or its beginning."""
+"""Drafts of those that guess several places at once from one state of the target: a tree of ranks, or its beginning.
+
+Which ranks are combined is searched once, or found for each draft from how sure whoever guesses is (`dynamic`)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,16 +9,20 @@ import numpy as np
 
 from edgewise.base import BadInput, SeqId
 from edgewise.decode.api import Accepted, Draft, SeqView, Spent
-from edgewise.decode.choices import SEARCHED, ChoiceTree, choose_tree
-from edgewise.decode.curve import Late
-from edgewise.decode.pacing import Likely, Pace
+from edgewise.decode.choices import DYNAMIC, SEARCHED, ChoiceTree, DynamicTree, choose_tree, searched
+from edgewise.decode.curve import Late, best_sizes
+from edgewise.decode.pacing import PROBE, SURE, Likely, Pace
 from edgewise.kernels.api import Device, Floats
 
 NOTHING = Draft()
 AUTO, MOST, USUAL = "auto", 24, 12  # nodes: of a tree that is cut as measured; where nothing is said of another one
 GAIN, PLAIN = 1.05, 64
 
-Best = Callable[[Sequence[SeqView], Floats, int], Any]
+BELIEVED = 2.0  # looks that a calibration is worth
+LATELY = 12.0  # looks at how much a sequence's drafts promise, of which the mean is taken
+
+Guessed = tuple[Any, Floats]  # tokens, and the chances that are given them: (sequences, depth, ranks)
+Best = Callable[[Sequence[SeqView], Floats, int], Guessed]
 
 
 def node_count(who: str, nodes: int | str, depth: int) -> None:
@@ -28,20 +34,27 @@ def node_count(who: str, nodes: int | str, depth: int) -> None:
         )
 
 
+def guesses_of(who: str, tree: str, nodes: int | str, accuracy: Floats, chances: Floats | None) -> "Guesses":
+    """accuracy (places, ranks): of guesses on a calibration text; chances (places, ranks, classes of sureness), if they
+    are known: without them a dynamic tree is a searched one."""
+    if tree == DYNAMIC and chances is not None:
+        return DynamicGuesses(nodes, accuracy, chances[: len(accuracy)])
+    tree = SEARCHED if tree == DYNAMIC else tree
+    count = nodes if isinstance(nodes, int) else MOST if tree == SEARCHED else USUAL
+    found = choose_tree(who, tree, count, accuracy)
+    return RankGuesses(found, accuracy, paced=nodes == AUTO and tree == SEARCHED)
+
+
 class Guesses:
-    """Of every sequence the state that drafts are made of, and a tree that says which guesses are combined.
+    """Of every sequence the state that drafts are made of. depth, width: guesses that are made use of.
 
-    nodes: of the tree; "auto": a searched tree is cut before each pass to as many of its first nodes as pay, none
-    included, and other trees are taken as they are. accuracy: (heads, ranks), calibrated."""
+    paced: as many nodes as pay, none included."""
 
-    def __init__(self, who: str, tree: str, nodes: int | str, accuracy: Floats) -> None:
-        count = nodes if isinstance(nodes, int) else MOST if tree == SEARCHED else USUAL
-        self.tree: ChoiceTree = choose_tree(who, tree, count, accuracy)
-        given = [float(accuracy[depth, rank]) for depth, rank in zip(self.tree.depths, self.tree.ranks, strict=True)]
-        self.likely = Likely(self.tree.parents, given)
-        paced = nodes == AUTO and tree == SEARCHED
-        self.pace = Pace([self.likely], GAIN, PLAIN) if paced else None
+    def __init__(self, depth: int, width: int, likely: Likely, paced: bool) -> None:
+        self.depth, self.width, self.likely = depth, width, likely
+        self.pace = Pace([likely], GAIN, PLAIN) if paced else None
         self._draft_s = Late()
+        self._asked = False  # in the last step somebody had to guess
         self._states: dict[SeqId, Floats | None] = {}  # (dim,), of the row that the last token was read from
 
     @property
@@ -67,38 +80,63 @@ class Guesses:
             if outcome.seq in self._states:  # else the text has ended
                 self._states[outcome.seq] = None if states is None else states[outcome.state].copy()
         if self.pace is not None:
-            if self.pace.asked:
+            if self._asked:
                 self._draft_s.saw(spent.draft_s)
             self.pace.heard(outcomes, spent)
 
     def drafts(
         self, seqs: Sequence[SeqView], budget: int, best: Best, fits: Callable[[SeqView], bool] = lambda view: True
     ) -> list[Draft]:
-        """best: of some sequences, their states (sequences, dim) and a depth the best tokens (sequences, depth, ranks).
-        fits: whether a sequence that is to be drafted for can be."""
+        """best: of some sequences, their states (sequences, dim) and a depth the guesses. fits: whether a sequence that
+        is to be drafted for can be."""
+        raise NotImplementedError
+
+    def _guess(self, seqs: Sequence[SeqView], live: Sequence[int], depth: int, best: Best) -> Guessed:
+        self._asked = True
+        states = np.stack([self._states[seqs[i].seq] for i in live])  # type: ignore[misc]
+        return best([seqs[i] for i in live], states, depth)
+
+    def _most(self, seqs: Sequence[SeqView]) -> list[int]:
+        """Nodes that each sequence could have."""
+        whole = len(self.likely.parents)
+        return [min(view.most, whole) if self.ready(view.seq) and view.ahead else 0 for view in seqs]
+
+    def _fixed(self, seqs: Sequence[SeqView], budget: int) -> list[int]:
+        sizes = []
+        for some in self._most(seqs):
+            sizes.append(min(some, budget))
+            budget -= sizes[-1]
+        return sizes
+
+
+class RankGuesses(Guesses):
+    """The same ranks in every draft, or the first of them."""
+
+    def __init__(self, tree: ChoiceTree, accuracy: Floats, paced: bool) -> None:
+        given = [float(accuracy[depth, rank]) for depth, rank in zip(tree.depths, tree.ranks, strict=True)]
+        super().__init__(tree.depth, tree.width, Likely(tree.parents, given), paced)
+        self.tree = tree
+
+    def drafts(
+        self, seqs: Sequence[SeqView], budget: int, best: Best, fits: Callable[[SeqView], bool] = lambda view: True
+    ) -> list[Draft]:
         drafts = [NOTHING] * len(seqs)
         sizes = self._sizes(seqs, budget)
         live = [i for i, view in enumerate(seqs) if sizes[i] and fits(view)]
+        self._asked = False
         if self.pace is not None:
             self.pace.only([seqs[i].seq for i in live])
         if live:
-            states = np.stack([self._states[seqs[i].seq] for i in live])  # type: ignore[misc]
             depth = 1 + max(self.tree.depths[: max(sizes[i] for i in live)])
-            for i, mine in zip(live, best([seqs[i] for i in live], states, depth), strict=True):
+            for i, mine in zip(live, self._guess(seqs, live, depth, best)[0], strict=True):
                 chosen = mine[self.tree.depths[: sizes[i]], self.tree.ranks[: sizes[i]]]
                 drafts[i] = Draft(tuple(chosen.tolist()), self.tree.parents[: sizes[i]])
         return drafts
 
     def _sizes(self, seqs: Sequence[SeqView], budget: int) -> list[int]:
-        most = [
-            min(view.most, len(self.tree.parents)) if self.ready(view.seq) and view.ahead else 0 for view in seqs
-        ]
         if self.pace is None:
-            sizes = []
-            for some in most:
-                sizes.append(min(some, budget))
-                budget -= sizes[-1]
-            return sizes
+            return self._fixed(seqs, budget)
+        most = self._most(seqs)
         awake = self.pace.awake(seqs)
         worths: list[Sequence[float]] = [()] * len(seqs)
         for i in awake:
@@ -107,6 +145,123 @@ class Guesses:
         sizes, gain = self.pace.best(worths, budget, self._draft_s.value, hopes)
         who = [0 if worth else -1 for worth in worths]
         return self.pace.settle(seqs, who, list(map(len, worths)), sizes, gain, budget, needed=self.pace.needed(seqs))
+
+
+class Promise:
+    """What drafts promised a sequence of late: tokens and rows, means over all looks, also those that led to none."""
+
+    __slots__ = ("looks", "rows", "tokens")
+
+    def __init__(self, believed: Sequence[float] = ()) -> None:
+        """believed: what each row should bring, for so long as little was seen."""
+        self.looks, self.tokens, self.rows = BELIEVED if believed else 0.0, sum(believed), float(len(believed))
+
+    def saw(self, tokens: float, rows: int) -> None:
+        self.looks = min(LATELY, self.looks + 1)
+        self.tokens += (tokens - self.tokens) / self.looks
+        self.rows += (rows - self.rows) / self.looks
+
+    def worth(self) -> list[float]:
+        """As if each row that is drafted brought as much."""
+        count = max(1, round(self.rows))
+        return [self.tokens / count] * count
+
+
+class DynamicGuesses(Guesses):
+    """The nodes that should come true most often this time, as many as pay this time.
+
+    Guessing takes time, too: whether it pays is told by what drafts promised of late, those of no nodes among them."""
+
+    def __init__(self, nodes: int | str, accuracy: Floats, chances: Floats) -> None:
+        self._tree = DynamicTree(accuracy, chances)
+        usual = searched(accuracy, nodes if isinstance(nodes, int) else MOST)
+        given: list[float] = []
+        for parent, depth, rank in zip(usual.parents, usual.depths, usual.ranks, strict=True):
+            given.append((given[parent] if parent >= 0 else 1.0) * float(accuracy[depth, rank]))
+        likely = Likely([-1] * len(given), given)  # of the surest node, the second one and so on, whoever their parents
+        super().__init__(self._tree.among.depth, self._tree.width, likely, nodes == AUTO)
+        self._promises: dict[SeqId, Promise] = {}
+        self._tried: set[SeqId] = set()  # in this step, to see whether their nodes come true
+
+    def begin(self, seq: SeqId) -> None:
+        super().begin(seq)
+        if self.pace is not None:
+            self.pace.try_now(seq)
+
+    def end(self, seq: SeqId) -> None:
+        super().end(seq)
+        self._promises.pop(seq, None)
+
+    def drafts(
+        self, seqs: Sequence[SeqView], budget: int, best: Best, fits: Callable[[SeqView], bool] = lambda view: True
+    ) -> list[Draft]:
+        drafts = [NOTHING] * len(seqs)
+        self._asked = False
+        pace = self.pace
+        if pace is None:
+            sizes = self._fixed(seqs, budget)
+            live = [i for i, view in enumerate(seqs) if sizes[i] and fits(view)]
+        else:
+            most = self._most(seqs)
+            live = [i for i in pace.awake(seqs) if most[i] and fits(seqs[i])]
+            live = live if budget > 0 and self._pays(seqs, live, budget) else []
+        if not live:
+            return drafts
+        tree = self._tree
+        tokens, sure = self._guess(seqs, live, self.depth, best)
+        likely = tree.likely(sure)
+        if pace is not None:
+            surest = [tree.best(one, most[i]) for i, one in zip(live, likely, strict=True)]
+            sizes = self._paid(seqs, live, [chances for _, chances in surest], budget)
+            orders = [order[: sizes[i]] for i, (order, _) in zip(live, surest, strict=True)]
+        else:
+            orders = [tree.best(one, sizes[i])[0] for i, one in zip(live, likely, strict=True)]
+        for i, order, guesses in zip(live, orders, tokens, strict=True):
+            if len(order):
+                drafts[i] = Draft(*tree.draft(order, guesses))
+        return drafts
+
+    def _pays(self, seqs: Sequence[SeqView], live: Sequence[int], budget: int) -> bool:
+        """Whether to guess at all. Where not, those that could be drafted for are left alone for a while."""
+        assert self.pace is not None
+        pace = self.pace
+        worths: list[Sequence[float]] = [()] * len(seqs)
+        hopes: list[Sequence[float]] = [()] * len(seqs)
+        looks: dict[SeqId, str] = {}  # of trials
+        for i in live:
+            looks[seqs[i].seq] = left = pace.trial(seqs[i].seq)
+            if seqs[i].seq not in self._promises:
+                self._promises[seqs[i].seq] = Promise(pace.hope(0, USUAL // 4))
+            elif left == "first":
+                self._promises[seqs[i].seq] = Promise()
+            worths[i] = self._promises[seqs[i].seq].worth()
+            hopes[i] = pace.hope(0, USUAL // 4)
+        sizes, gain = best_sizes(pace.curve, worths, budget, self._draft_s.value)
+        pays = any(sizes) and gain >= pace.needed(seqs)
+        may = best_sizes(pace.curve, hopes, budget, self._draft_s.value)[1] >= GAIN  # else one look is trial enough
+        self._tried = {seq for seq, left in looks.items() if left == "first" or (left and may)}
+        pace.goes([seqs[i].seq for i in live], pays, rest=not pays and not self._tried)
+        return pays or bool(self._tried)
+
+    def _paid(
+        self, seqs: Sequence[SeqView], live: Sequence[int], chances: Sequence[Sequence[float]], budget: int
+    ) -> list[int]:
+        """Of the nodes with these chances how many each sequence gets."""
+        assert self.pace is not None
+        pace = self.pace
+        worths: list[list[float]] = [[] for _ in seqs]
+        for i, some in zip(live, chances, strict=True):
+            ratio = pace.ratio(seqs[i].seq, 0)
+            worths[i] = [min(SURE, ratio * chance) for chance in some]
+        sizes, _ = best_sizes(pace.curve, worths, budget, 0.0)  # guessing is over
+        for i in live:
+            self._promises[seqs[i].seq].saw(sum(worths[i][: sizes[i]]), sizes[i])
+        sizes, _ = pace.best(worths, budget, 0.0)
+        for i in live:  # or nobody would learn that chances are better than they were
+            if not sizes[i] and seqs[i].seq in self._tried:
+                sizes[i] = min(PROBE, len(worths[i]), budget - sum(sizes))
+        pace.took({seqs[i].seq: (sizes[i], sum(some[: sizes[i]])) for i, some in zip(live, chances, strict=True)})
+        return sizes
 
 
 class Listens:

@@ -8,7 +8,7 @@ and in one a draft that can be of any size is larger or smaller than what seems 
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgewise.base import SeqId
@@ -133,6 +133,7 @@ class Pace:
         self._learnt: set[SeqId] = set()  # in this step
         self._courses: dict[SeqId, Course] = {}
         self.asked: dict[SeqId, tuple[int, int]] = {}  # in the last step: member, nodes
+        self._said: dict[SeqId, float] = {}  # in the last step: nodes that should come true, where drafts tell that
         self._steps = 0  # with drafts, since the last one without
         self.plain_step = False  # this step is there to measure plain decoding
         self._tried: Counter[int] = Counter()  # rows of passes for the sake of the curve
@@ -153,6 +154,7 @@ class Pace:
     def awake(self, seqs: Sequence[SeqView]) -> list[int]:
         """Who may be drafted for in this step: nobody when plain decoding is to be measured."""
         self.asked.clear()
+        self._said.clear()
         awake = [i for i, view in enumerate(seqs) if self._wakes(self._courses[view.seq])]
         self.plain_step = bool(awake) and (not self.curve.seconds(len(seqs)) or self._steps >= self.plain)
         if not awake or self.plain_step:
@@ -184,8 +186,13 @@ class Pace:
                     break
                 worths.append(chance)
             return worths
+        return member.worth(self.ratio(seq, at), most)
+
+    def ratio(self, seq: SeqId, at: int) -> float:
+        """How often a member's nodes come true for this sequence, beside what was expected."""
+        member = self.members[at]
         in_all = self._all[at].chance(member.ratio, member.weight)
-        return member.worth(self._courses[seq].seen[at].chance(in_all, member.weight), most)
+        return self._courses[seq].seen[at].chance(in_all, member.weight)
 
     def hope(self, at: int, most: int) -> list[float]:
         """What each node of a member's draft should bring where it does as well as it was made to."""
@@ -293,17 +300,50 @@ class Pace:
         self._steps = self._steps + 1 if self.asked else 0
         return settled
 
+    # of an owner whose drafts tell how many of their nodes should come true, and which looks before it decides:
+    def try_now(self, seq: SeqId) -> None:
+        self._courses[seq].tries = TRIES
+
+    def trial(self, seq: SeqId) -> str:
+        """ "first" look of a trial, "later" one, or "": it is over. Counts."""
+        course = self._courses[seq]
+        course.tries = max(0, course.tries - 1)
+        course.probing = False
+        left = {TRIES - 1: "first"}.get(course.tries, "later")
+        return left if course.tries or left == "first" else ""
+
+    def goes(self, seqs: Sequence[SeqId], pays: bool, rest: bool) -> None:
+        """Whether drafts pay these sequences, and where not, whether they are left alone from now on."""
+        for course in map(self._courses.__getitem__, seqs):
+            course.going = pays
+            if pays:
+                course.pause = PAUSE
+            elif rest:
+                course.wait, course.pause = course.pause, min(2 * course.pause, LONGEST)
+        self._steps = self._steps + 1 if pays else 0
+
+    def took(self, drafts: Mapping[SeqId, tuple[int, float]]) -> None:
+        """Of those that were looked at: nodes that are drafted, and how many of them should come true."""
+        for seq, (nodes, hits) in drafts.items():
+            if nodes:
+                self.asked[seq], self._said[seq] = (0, nodes), hits
+
     def heard(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
         for outcome in outcomes:
             at, some = self.asked.get(outcome.seq, (-1, 0))
-            if at >= 0 and outcome.seq not in self._learnt:
+            if outcome.seq in self._said:
+                self._learn(outcome, at, len(outcome.nodes), self._said[outcome.seq])
+            elif at >= 0 and outcome.seq not in self._learnt:
                 member = self.members[at]
                 hits, tries = len(outcome.nodes), member.checked(outcome.nodes, some)
-                self._all[at].add(hits, tries, SLOW)
-                if outcome.seq in self._courses:
-                    self._courses[outcome.seq].seen[at].add(hits, tries, member.fade)
+                self._learn(outcome, at, hits, tries)
                 member.correct(outcome.nodes, some)
         self._learnt.clear()
         # what looking into a pass takes is drafting's affair
         if spent.decode and not spent.prefill and (self.asked or spent.states is None):
             self.curve.saw(spent.decode, spent.pass_s)
+
+    def _learn(self, outcome: Accepted, at: int, hits: float, tries: float) -> None:
+        self._all[at].add(hits, tries, SLOW)
+        if outcome.seq in self._courses:
+            self._courses[outcome.seq].seen[at].add(hits, tries, self.members[at].fade)

@@ -2,7 +2,7 @@
 
 Stream j begins as the token's state below the top layers plus a learnt vector, j places farther; in each top layer it
 attends to the text and to the streams before it, and the target's own head reads from it. Ranks of the streams' best
-tokens make a searched tree, as with heads. Nothing of the target is changed (the paper's lossless mode), and nothing
+tokens make a tree, as with heads. Nothing of the target is changed (the paper's lossless mode), and nothing
 the streams leave behind is kept. The paper gives streams to every row of the verifying pass, and keeps those of the
 row that was accepted last. Here they are computed for that row alone, in a short pass of their own after it: the same
 drafts for the price of reading the top layers twice, since on a CPU rows are what a pass of many nodes is paid in.
@@ -25,17 +25,18 @@ import numpy as np
 
 from edgewise.base import BadInput, Cap, Incompatible, OutOfRoom, Tap
 from edgewise.decode.api import Draft, SeqView, Target
-from edgewise.decode.choices import SEARCHED, calibrated, ranked_rows
+from edgewise.decode.choices import DYNAMIC, calibrated, ranked_rows, surely, sureness
 from edgewise.decode.drafting_weights import beside, read_tensors
-from edgewise.decode.guessing import AUTO, Guesses, Listens, node_count
+from edgewise.decode.guessing import AUTO, Guessed, Listens, guesses_of, node_count
 from edgewise.kernels.api import Array, Floats, SeqRows
 from edgewise.kv.api import KVCache
 from edgewise.models.api import Batch, Model
 
 
 class StreamingSpeculator(Listens):
-    """streams: file; default: the one beside the model. tree: "searched", "cartesian", widths as 3x2x1, or a JSON file.
-    nodes: of a searched or Cartesian tree; auto: as many of a searched one as pay, measured all the time, or none.
+    """streams: file; default: the one beside the model. tree: "dynamic" ("searched" where the file does not tell how
+    sure streams are when they are right), "searched", "cartesian", widths as 3x2x1, or a JSON file. nodes: of a
+    dynamic, searched or Cartesian tree; auto: as many of the first two as pay, measured all the time, or none.
     depth: streams in use at most. prune: the least chance of a node, said early, that goes on to the top layers; 0: all
     do. shuffle: a control; with a seed the streams speak of other tokens."""
 
@@ -43,7 +44,7 @@ class StreamingSpeculator(Listens):
     taps: ClassVar[frozenset[Tap]] = frozenset({Tap.HIDDEN})
 
     def __init__(
-        self, streams: str = "", tree: str = SEARCHED, nodes: int | str = AUTO, depth: int = 16, prune: float = 0.0,
+        self, streams: str = "", tree: str = DYNAMIC, nodes: int | str = AUTO, depth: int = 16, prune: float = 0.0,
         shuffle: int = 0,
     ) -> None:
         node_count("streaming", nodes, depth)
@@ -90,8 +91,10 @@ class StreamingSpeculator(Listens):
             raise Incompatible(f"{path} is for the top {top} layers, but {name} has {spec.layers}. It is for another.")
         self.layer = spec.layers - int(top) - 1
         accuracy = calibrated(path, tensors.get("accuracy"), len(embed))[: self.depth]
-        self._guesses = Guesses("streaming", self.tree, self.nodes, accuracy)
-        use = self._guesses.tree.depth
+        self._guesses = guesses_of(
+            "streaming", self.tree, self.nodes, accuracy, sureness(path, tensors.get("chances"), len(embed))
+        )
+        use = self._guesses.depth
         self._embed = embed[:use]
         low = (np.ascontiguousarray(tensors[part][:use].swapaxes(1, 2)) for part in ("down", "up"))
         self._low = tuple(low) if "down" in shapes else None  # (streams, dim, rank), (streams, rank, dim)
@@ -141,9 +144,9 @@ class StreamingSpeculator(Listens):
             return False
         return True
 
-    def _best(self, seqs: Sequence[SeqView], states: Floats, count: int) -> Any:
-        """The first `count` streams' best tokens: (sequences, count, ranks)."""
-        device, model, kv, tree = self._device, self._model, self._kv, self._guesses.tree
+    def _best(self, seqs: Sequence[SeqView], states: Floats, count: int) -> Guessed:
+        """The first `count` streams' best tokens, and how sure they are of them: (sequences, count, ranks)."""
+        device, model, kv, width = self._device, self._model, self._kv, self._guesses.width
         each = len(seqs)
         x = states[:, None] + self._embed[:count]
         if self._low is not None:
@@ -155,5 +158,6 @@ class StreamingSpeculator(Listens):
         batch = Batch(np.zeros_like(every), places, tuple(rows), every, kv, kv.begin(rows))
         y = model.blocks(device.upload(x.reshape(each * count, -1)), batch, self._top)
         logits = device.download(model.head(y, batch))
-        found = ranked_rows(logits, tree.width).reshape(each, count, -1)
-        return found if self._mixed is None else self._mixed[found]
+        best = ranked_rows(logits, width)
+        found, sure = best.reshape(each, count, -1), surely(logits, best).reshape(each, count, -1)
+        return (found if self._mixed is None else self._mixed[found]), sure

@@ -18,6 +18,7 @@ import torch
 from edgewise.assemble import Assembly, assemble
 from edgewise.base import BadInput, Request, SamplingParams
 from edgewise.embedded import embedded_model
+from edgewise.models.api import Batch
 from edgewise.text.api import Tokenizer
 from edgewise.train.corpus import stdlib_folder
 from edgewise.train.loop import progress
@@ -161,3 +162,10 @@ def projection_of(parts: Assembly) -> npt.NDArray[np.float32]:
     """What turns states into logits, as the engine has it: (vocab, dim)."""
     unit = parts.device.upload(np.eye(parts.spec.dim, dtype=np.float32))
     return np.ascontiguousarray(parts.device.download(parts.model.logits(unit)).T)
+
+
+def embeddings_of(parts: Assembly) -> npt.NDArray[np.float32]:
+    """What the engine makes of every token before the first layer: (vocab, dim)."""
+    every = np.arange(parts.spec.vocab, dtype=np.int32)
+    batch = Batch(every, np.zeros_like(every), (), every, parts.kv)
+    return parts.device.download(parts.model.embed(batch)).copy()

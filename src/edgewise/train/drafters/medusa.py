@@ -2,12 +2,16 @@
 
 edgewise train medusa                       # heads for the embedded model, on what it writes itself
 edgewise train medusa MODEL --text FOLDER   # texts begin like this folder's files
+edgewise train medusa MODEL --root 0        # heads as in the paper, which do not know the next token
 edgewise train medusa MODEL --smoke         # the whole way in seconds
 edgewise train medusa MODEL --joint FILE    # Medusa-2: the model learns too; FILE.gguf is the changed model
 
 Medusa-1: only the heads are trained. The loss is the sum over heads of 0.8^k times the cross entropy of the token k + 1
-places after the next one. How often each head's ten best tokens are right on held-out text is kept in the file; trees
-are searched with it. Saved beside the model, where `--speculator medusa` finds them.
+places after the next one. How often each head's ten best tokens are right on held-out text, in all and by how sure the
+head is, is kept in the file; trees are made with it. Saved beside the model, where `--speculator medusa` finds them.
+The next token is known when heads draft (it is the root of the tree), and the state that they read was not told of it:
+a block that all heads share mixes the two (as EAGLE does before its layer: Li et al. 2024,
+https://arxiv.org/abs/2401.15077). Twice the model's width inside by default; --root 0 leaves it out.
 Medusa-2 (--joint, dense members of the family): from the heads of the first stage on, model and heads learn together;
 the model is held to what it said before (cross entropy against its own old distribution), so that it stays what it was.
 It is another model then: its perplexity is printed beside the old one's; drafting is lossless for the new one.
@@ -15,6 +19,7 @@ Paper: Cai et al. 2024, https://arxiv.org/abs/2401.10774
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +28,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgewise.decode.drafting_weights import beside, read_tensors, write_tensors
+from edgewise.decode.drafting_weights import MEASURED, beside, read_tensors, write_tensors
+from edgewise.kernels.api import Floats
+from edgewise.train.drafters._calibration import Calibration, Counts
 from edgewise.train.drafters._joint import (
     WATCHED,
     Joint,
@@ -40,6 +47,7 @@ from edgewise.train.drafters._own_text import (
     add_text_options,
     add_training_options,
     device_of,
+    embeddings_of,
     opened,
     projection_of,
     states_of,
@@ -50,15 +58,18 @@ from edgewise.train.loop import fit
 from edgewise.train.recipe import TrainPlan
 
 FADE = 0.8  # of a head's loss, for every place farther
-RANKS = 10
 USUAL = 768
+TOKEN = "root.token.weight"
 SHARE = 0.2  # of the heads' loss when the model learns too
 
 
 class Heads(nn.Module):
-    """x + silu(W_k x + b_k), k-th head; `project` makes logits of it. They begin as the identity."""
+    """z + silu(W_k z + b_k), k-th head; `project` makes logits of it. z is the state x, or with a root block
+    x + out silu(state x + token e), e the embedding of the token after x. They begin as the identity.
 
-    def __init__(self, heads: int, projection: Tensor) -> None:
+    embeddings (vocab, dim), root: width of that block, 0: none."""
+
+    def __init__(self, heads: int, projection: Tensor, embeddings: Tensor | None = None, root: int = 0) -> None:
         super().__init__()
         self.vocab, dim = projection.shape
         for k in range(heads):
@@ -68,26 +79,55 @@ class Heads(nn.Module):
             self.add_module(f"{k}", nn.ModuleList([nn.ModuleDict({"linear": linear})]))
         self.count = heads
         self.register_buffer("projection", projection, persistent=False)
+        self.root: nn.ModuleDict | None = None
+        if root and embeddings is not None:
+            out = nn.Linear(root, dim, bias=False)
+            nn.init.zeros_(out.weight)
+            parts = {"state": nn.Linear(dim, root), "token": nn.Linear(dim, root, bias=False), "out": out}
+            self.root = nn.ModuleDict(parts)
+            self.unit = float(embeddings.square().mean().sqrt())  # learnt from embeddings as large as states are
+            self.register_buffer("embeddings", embeddings / self.unit, persistent=False)
 
     def linear(self, k: int) -> nn.Linear:
         found: nn.Linear = self.get_submodule(f"{k}.0.linear")  # type: ignore[assignment]
         return found
 
     def forward(
-        self, states: Tensor, some: Tensor | None = None, projection: Tensor | None = None
+        self, states: Tensor, newest: Tensor, some: Tensor | None = None, projection: Tensor | None = None
     ) -> list[Tensor]:
-        """Logits (…, vocab) of every head, or of some tokens only. projection: instead of the one it began with."""
+        """Logits (…, vocab) of every head, or of some tokens only. newest (…): the token after each state.
+        projection: of a model that learns, too, whose embeddings it is as well."""
+        if self.root is not None:
+            known = self.embeddings if projection is None else projection / self.unit
+            table: Tensor = known  # type: ignore[assignment]
+            inner = self.root["state"](states) + self.root["token"](functional.embedding(newest, table))
+            states = states + self.root["out"](functional.silu(inner))
         said = [states + functional.silu(self.linear(k)(states)) for k in range(self.count)]
         whole: Tensor = self.projection if projection is None else projection  # type: ignore[assignment]
         projection = whole if some is None else whole[some]
         return [functional.linear(one, projection) for one in said]
 
+    def tensors(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, Floats]:
+        """As they are written: the root block takes embeddings as the model has them."""
+        found = {name: value.float().cpu().numpy() for name, value in (weights or self.state_dict()).items()}
+        if TOKEN in found:
+            found[TOKEN] = found[TOKEN] / self.unit
+        return found
 
-def pick(
-    states: Tensor, tokens: Tensor, prompt: int, heads: int, rows: Tensor, places: Tensor
-) -> tuple[Tensor, Tensor]:
-    """states (n, dim) at (row, place), and targets (n, heads): the tokens k + 2 places later."""
-    ahead = torch.arange(2, heads + 2, device=tokens.device)
+    @staticmethod
+    def read(file: Path, projection: Tensor, embeddings: Tensor) -> "Heads":
+        tensors = {n: torch.from_numpy(v) for n, v in read_tensors(file)[1].items() if n not in MEASURED}
+        count = sum(name.endswith(".0.linear.weight") for name in tensors)
+        heads = Heads(count, projection, embeddings, len(tensors[TOKEN]) if TOKEN in tensors else 0)
+        if TOKEN in tensors:
+            tensors[TOKEN] = tensors[TOKEN] * heads.unit
+        heads.load_state_dict(tensors)
+        return heads
+
+
+def pick(states: Tensor, tokens: Tensor, heads: int, rows: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """states (n, dim) at (row, place), and (n, 1 + heads) the tokens that follow: the next one, then each head's."""
+    ahead = torch.arange(1, heads + 2, device=tokens.device)
     return states[rows, places].float(), tokens[rows[:, None], places[:, None] + ahead].long()
 
 
@@ -98,7 +138,7 @@ def shortlist(model: Heads, targets: Tensor, usual: Tensor, seed: int) -> tuple[
     numbers = torch.Generator().manual_seed(seed)
     others = torch.randint(model.vocab, (len(usual) // 2,), generator=numbers).to(targets.device)
     some = torch.unique(torch.cat((usual, targets.flatten(), others)))
-    return some, torch.searchsorted(some, targets)
+    return some, torch.searchsorted(some, targets.contiguous())
 
 
 def heads_loss(logits: list[Tensor], targets: Tensor) -> Tensor:
@@ -107,24 +147,21 @@ def heads_loss(logits: list[Tensor], targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def calibrate(model: Heads, states: Tensor, tokens: Tensor, prompt: int) -> Tensor:
-    """How often each head's token of each rank is the right one: (heads, ranks)."""
-    hits, count = torch.zeros(model.count, RANKS), 0
+def calibrate(model: Heads, states: Tensor, tokens: Tensor, prompt: int) -> Calibration:
+    counts = Counts(model.count)
     for row in range(len(tokens)):
         places = torch.arange(prompt - 1, tokens.shape[1] - model.count - 1)
-        x, targets = pick(states, tokens, prompt, model.count, torch.full_like(places, row), places)
-        for k, logits in enumerate(model(x)):
-            hits[k] += (logits.topk(RANKS, -1).indices == targets[:, k : k + 1]).float().sum(0)
-        count += len(places)
-    return hits / max(1, count)
+        x, follow = pick(states, tokens, model.count, torch.full_like(places, row), places)
+        counts.saw(model(x, follow[:, 0]), follow[:, 1:])
+    return counts.calibration()
 
 
 def train(
-    text: OwnText, states: Any, projection: Any, to: Path, out: Path, *, heads: int, plan: TrainPlan, device: str,
-    minutes: float | None, bf16: bool, resume: bool, quiet: bool = False,
-) -> Tensor:
-    """Trains, and writes `to`. Returns the calibration (heads, ranks)."""
-    model = Heads(heads, torch.from_numpy(projection)).to(device)
+    text: OwnText, states: Any, projection: Any, embeddings: Any, to: Path, out: Path, *, heads: int, root: int,
+    plan: TrainPlan, device: str, minutes: float | None, bf16: bool, resume: bool, quiet: bool = False,
+) -> Calibration:
+    """Trains, and writes `to`."""
+    model = Heads(heads, torch.from_numpy(projection), torch.from_numpy(embeddings), root).to(device)
     held, tokens = torch.from_numpy(states).to(device), torch.from_numpy(text.tokens).to(device)
     first, last = text.prompt - 1, tokens.shape[1] - heads - 1
 
@@ -132,47 +169,46 @@ def train(
         numbers = torch.Generator().manual_seed(plan.seed + step)
         rows = torch.randint(text.split, (plan.batch_tokens,), generator=numbers)
         places = torch.randint(first, last, (plan.batch_tokens,), generator=numbers)
-        return pick(held, tokens, text.prompt, heads, rows.to(device), places.to(device))
+        return pick(held, tokens, heads, rows.to(device), places.to(device))
 
     @torch.no_grad()
     def held_out(step: int) -> float:
         numbers = torch.Generator().manual_seed(1)
         rows = torch.randint(text.split, len(tokens), (2048,), generator=numbers)
         places = torch.randint(first, last, (2048,), generator=numbers)
-        x, targets = pick(held, tokens, text.prompt, heads, rows.to(device), places.to(device))
-        return float(heads_loss(model(x), targets))
+        x, follow = pick(held, tokens, heads, rows.to(device), places.to(device))
+        return float(heads_loss(model(x, follow[:, 0]), follow[:, 1:]))
 
     steps = iter(range(1 << 40))
     counts = torch.bincount(tokens[:, text.prompt :].flatten(), minlength=len(projection))
     usual = counts.topk(min(USUAL, len(projection))).indices
 
-    def objective(x: Tensor, targets: Tensor) -> Tensor:
-        some, among = shortlist(model, targets, usual, next(steps))
-        return heads_loss(model(x, some), among)
+    def objective(x: Tensor, follow: Tensor) -> Tensor:
+        some, among = shortlist(model, follow[:, 1:], usual, next(steps))
+        return heads_loss(model(x, follow[:, 0], some), among)
 
     best: dict[str, Tensor] = {}
     fit(
         model, plan, out, batches=batches, objective=objective,
-        held_out=held_out, save=best.update, identity={"heads": heads, "plan": vars(plan), "texts": len(tokens)},
+        held_out=held_out, save=best.update,
+        identity={"heads": heads, "root": root, "plan": vars(plan), "texts": len(tokens)},
         device=device, minutes=minutes, resume=resume, bf16=bf16, quiet=quiet,
     )  # fmt: skip
     model.load_state_dict(best)
-    accuracy = calibrate(model, held[text.split :], tokens[text.split :], text.prompt)
-    found = {name: value.float().cpu().numpy() for name, value in model.state_dict().items()}
-    write_tensors(to, {**found, "accuracy": accuracy.numpy()}, {"scale": "1"})
-    return accuracy
+    measured = calibrate(model, held[text.split :], tokens[text.split :], text.prompt)
+    write_tensors(to, {**model.tensors(), **measured.tensors()}, {"scale": "1"})
+    return measured
 
 
 def train_joint(
     text: OwnText, plain: Ordinary, model: Path, first_stage: Path, to: Path, out: Path, **how: Any
-) -> tuple[Tensor, float, float]:
+) -> tuple[Calibration, float, float]:
     """Writes `to`, a GGUF file, and its heads beside it. Returns calibration and perplexity before and after."""
     device = how["device"]
-    tensors = read_tensors(first_stage)[1]
-    count = len(tensors["accuracy"])
     old, base = load_model(model).to(device).requires_grad_(False), load_model(model).to(device)
-    heads = Heads(count, base.model.embed_tokens.weight.detach())
-    heads.load_state_dict({n: torch.from_numpy(v) for n, v in tensors.items() if n != "accuracy"})
+    table = base.model.embed_tokens.weight.detach()
+    heads = Heads.read(first_stage, table, table)
+    count = heads.count
     joint = Joint(base, heads.to(device))
     tokens = torch.from_numpy(text.tokens).long().to(device)
     first, last = text.prompt - 1, tokens.shape[1] - count - 1
@@ -182,27 +218,28 @@ def train_joint(
     def see(ids: Tensor, step: int) -> tuple[Tensor, Tensor]:
         states = base.states(ids)[0]
         places = torch.arange(first + step % 2, last, 2, device=device)
-        ahead = places[:, None] + torch.arange(2, count + 2, device=device)
-        some, among = shortlist(heads, ids[:, ahead].flatten(0, 1), usual, step)
-        said = heads(states[:, places].flatten(0, 1), some, base.model.embed_tokens.weight)
+        follow = ids[:, places[:, None] + torch.arange(1, count + 2, device=device)].flatten(0, 1)
+        some, among = shortlist(heads, follow[:, 1:], usual, step)
+        said = heads(states[:, places].flatten(0, 1), follow[:, 0], some, base.model.embed_tokens.weight)
         return states, heads_loss(said, among)
 
-    def accuracy_of(held: Tensor) -> Tensor:
+    def measure(held: Tensor) -> Calibration:
         with torch.no_grad():
             states = torch.cat([base.states(row[None])[0].half() for row in held])
         heads.projection = base.model.embed_tokens.weight.detach()
+        if heads.root is not None:
+            heads.embeddings = heads.projection / heads.unit
         return calibrate(heads, states, held, text.prompt)
 
     def good() -> float:
-        return promised(accuracy_of(tokens[text.split : text.split + WATCHED]))
+        return promised(measure(tokens[text.split : text.split + WATCHED]).accuracy)
 
     before, after = learn_together(joint, old, see, good, text, plain, out, **how)
-    accuracy = accuracy_of(tokens[text.split :])
+    measured = measure(tokens[text.split :])
     write_model(base, model, to)
-    found = {name: value.float().cpu().numpy() for name, value in heads.state_dict().items()}
     write_tensors(to.with_name(f"{to.stem}.{Path(__file__).stem}.safetensors"),
-                  {**found, "accuracy": accuracy.numpy()}, {"scale": "1"})  # fmt: skip
-    return accuracy, before, after
+                  {**heads.tensors(), **measured.tensors()}, {"scale": "1"})  # fmt: skip
+    return measured, before, after
 
 
 def main(argv: list[str]) -> None:
@@ -212,6 +249,7 @@ def main(argv: list[str]) -> None:
     add_text_options(it)
     add_joint_options(it, SHARE)
     it.add_argument("--heads", type=int, default=4, help="places after the next token (default: 4)")
+    it.add_argument("--root", type=int, help="of the block that mixes in the next token: its width (default: 2 dim)")
     add_training_options(it, Path(__file__).stem, 2000, 3e-3)
     it.add_argument("--again", action="store_true", help="train anew on the text that is in OUT already")
     args = it.parse_args(argv)
@@ -227,7 +265,8 @@ def main(argv: list[str]) -> None:
         text = write(parts, args)
         states = states_of(parts, text)
         np.savez(kept, tokens=text.tokens, prompt=text.prompt, states=states)
-    projection, plain = projection_of(parts), ordinary(parts, args) if args.joint else None
+    projection, embeddings = projection_of(parts), embeddings_of(parts)
+    plain = ordinary(parts, args) if args.joint else None
     model = parts.header.files[0] if parts.header.dialect == "gguf" else parts.header.folder
     del parts
     plan = TrainPlan(
@@ -235,19 +274,20 @@ def main(argv: list[str]) -> None:
         warmup_steps=40, weight_decay=0.0, eval_every=100 if not args.smoke else 4,
     )  # fmt: skip
     if plain is not None:
-        accuracy, before, after = train_joint(text, plain, model, to, args.joint, args.out / "joint",
+        measured, before, after = train_joint(text, plain, model, to, args.joint, args.out / "joint",
                                               **joint_settings(args, plan, device))  # fmt: skip
         print(f"perplexity {before:.3f} before, {after:.3f} after: {after / before:.4f}x")
-        say(accuracy, args.joint)
+        say(measured, args.joint)
         return
-    accuracy = train(
-        text, states, projection, to, args.out, heads=args.heads, plan=plan, device=device, minutes=args.minutes,
-        bf16=args.bf16 or device == "cuda", resume=args.resume,
+    root = 2 * projection.shape[1] if args.root is None else args.root
+    measured = train(
+        text, states, projection, embeddings, to, args.out, heads=args.heads, root=root, plan=plan,
+        device=device, minutes=args.minutes, bf16=args.bf16 or device == "cuda", resume=args.resume,
     )  # fmt: skip
-    say(accuracy, to)
+    say(measured, to)
 
 
-def say(accuracy: Tensor, to: Path) -> None:
-    for k, row in enumerate(accuracy):
+def say(measured: Calibration, to: Path) -> None:
+    for k, row in enumerate(measured.accuracy):
         print(f"head {k + 1}: the best token is right {row[0]:.1%}, one of the best ten {row.sum():.1%} of the time")
     print(f"{to}: {to.stat().st_size:,} bytes")
