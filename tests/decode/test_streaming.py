@@ -64,6 +64,18 @@ class TestStreamingOfLowRank(TestStreaming):
     rank = 4
 
 
+KNOWN = {"token_down": np.eye(4, DIM), "token_up": 2 * np.eye(DIM, 4)}
+
+
+class TestStreamsThatKnowTheNewestToken(TestStreaming):
+    """And whose trees are made of how sure they are."""
+
+    @pytest.fixture(autouse=True)
+    def _streams(self, tmp_path: Path) -> None:
+        chances = np.linspace(0.1, 0.8, 480).reshape(3, 10, 16)
+        self.path = streams_file(tmp_path / "s.safetensors", chances=chances, **KNOWN)
+
+
 EARLY = {"early_down": np.eye(2, DIM), "early_up": np.zeros((DIM, 2))}
 
 
@@ -118,12 +130,13 @@ def test_pruning_goes_by_the_chance_that_the_early_exit_gives(tmp_path: Path) ->
     assert (member.nodes_seen, member.nodes_pruned) == (5, 3)
 
 
-def test_the_draft_is_what_the_streams_say(tmp_path: Path) -> None:
+@pytest.mark.parametrize("known", [False, True])
+def test_the_draft_is_what_the_streams_say(tmp_path: Path, known: bool) -> None:
     """Beside a pass of a model to whose top layer the streams are ordinary rows."""
     device = DEVICES.build("reference")
     model = ToyModel(device)
     kv = model.cache()
-    path = streams_file(tmp_path / "s.safetensors")
+    path = streams_file(tmp_path / "s.safetensors", **(KNOWN if known else {}))
     member = StreamingSpeculator(streams=str(path), tree="2x1x1")
     member.prepare(toy_target(device))
     member.attach(model, kv)
@@ -145,7 +158,9 @@ def test_the_draft_is_what_the_streams_say(tmp_path: Path) -> None:
     assert kv.length(seq) == 5
     kv.rewind(seq, 5)
     assert kv.free_tokens() >= free - 16
-    x = np.concatenate([seen[0], seen[0][4] + read_tensors(path)[1]["embed"]])
+    begin = seen[0][4].copy()
+    begin[:4] += 2 * known * model.table.values[1, :4]  # of the newest token
+    x = np.concatenate([seen[0], begin + read_tensors(path)[1]["embed"]])
     q, k, v = (x @ w.values.T for w in model.projections[1][:3])
     out = np.empty_like(x)
     for row in range(8):
@@ -173,6 +188,8 @@ def test_bad_streams_are_refused_by_name(tmp_path: Path) -> None:
     refused(Incompatible, r"'up' has the shape", rank=2, up=np.zeros((3, DIM, 1)))
     refused(Incompatible, "top 2 layers, but toy has 2", layers="2")
     refused(BadInput, "number of layers is missing", layers="many")
+    refused(BadInput, "the tokens' matrix lacks 'token_up'", token_down=np.eye(4, DIM))
+    refused(Incompatible, "'token_up' has the shape", token_down=np.eye(4, DIM), token_up=np.eye(4, DIM))
     with pytest.raises(BadInput, match="prune=1 must be a chance"):
         StreamingSpeculator(prune=1)
     with pytest.raises(BadInput, match="cannot prune: the early exit is missing"):

@@ -75,7 +75,8 @@ _WIDER = (
     (".0.linear.weight", (1, 1), 0), (".0.linear.bias", (1,), 0), (".1.weight", (0, 1), 0), ("accuracy", (0, 0), 0),
     ("chances", (0, 0, 0), 0), ("root.state.weight", (0, 1), 0), ("root.state.bias", (0,), 0),
     ("root.token.weight", (0, 1), 1), ("root.out.weight", (1, 0), 0),
-    ("embed", (0, 1), 0), ("early_down", (0, 1), 1), ("early_up", (1, 0), 0), ("down", (0, 0, 1), 1),
+    ("token_down", (0, 1), 1), ("token_up", (1, 0), 0), ("embed", (0, 1), 0),
+    ("early_down", (0, 1), 1), ("early_up", (1, 0), 0), ("down", (0, 0, 1), 1),
     ("up", (0, 1, 0), 0),
 )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Streams of the newest token pass through the top layers once more and say the tokens after the next one.
 
-Stream j begins as the token's state below the top layers plus a learnt vector, j places farther; in each top layer it
+Stream j begins as the token's state below the top layers plus a learnt vector, j places farther, plus, where the file
+has it, a matrix of low rank of the next token's embedding, which that state was not told of; in each top layer it
 attends to the text and to the streams before it, and the target's own head reads from it. Ranks of the streams' best
 tokens make a tree, as with heads. Nothing of the target is changed (the paper's lossless mode), and nothing
 the streams leave behind is kept. The paper gives streams to every row of the verifying pass, and keeps those of the
@@ -31,6 +32,8 @@ from edgewise.decode.guessing import AUTO, Guessed, Listens, guesses_of, node_co
 from edgewise.kernels.api import Array, Floats, SeqRows
 from edgewise.kv.api import KVCache
 from edgewise.models.api import Batch, Model
+
+TOKEN = ("token_down", "token_up")
 
 
 class StreamingSpeculator(Listens):
@@ -74,6 +77,12 @@ class StreamingSpeculator(Listens):
         if "down" in tensors and "up" in tensors:
             rank = tensors["down"].shape[1] if tensors["down"].ndim == 3 else -1
             shapes |= {"down": (len(embed), rank, spec.dim), "up": (len(embed), spec.dim, rank)}
+        if any(part in tensors for part in TOKEN):
+            missing = [part for part in TOKEN if part not in tensors]
+            if missing:
+                raise BadInput(f"{path}: the tokens' matrix lacks '{missing[0]}'. Train streams anew.")
+            known = len(tensors[TOKEN[0]])
+            shapes |= {TOKEN[0]: (known, spec.dim), TOKEN[1]: (spec.dim, known)}
         if self.prunes:
             early = tensors.get("early_down")
             if early is None or early.ndim != 2 or "early_up" not in tensors:
@@ -98,6 +107,8 @@ class StreamingSpeculator(Listens):
         self._embed = embed[:use]
         low = (np.ascontiguousarray(tensors[part][:use].swapaxes(1, 2)) for part in ("down", "up"))
         self._low = tuple(low) if "down" in shapes else None  # (streams, dim, rank), (streams, rank, dim)
+        of_token = (np.ascontiguousarray(tensors[part].T) for part in TOKEN)
+        self._token = tuple(of_token) if TOKEN[0] in shapes else None  # (dim, rank), (rank, dim)
         self._early = (tensors["early_down"].T, tensors["early_up"].T) if self.prunes else None
         self._device, self._context = target.device, target.context
         self._mixed = np.random.default_rng(self.shuffle).permutation(spec.vocab) if self.shuffle else None
@@ -149,6 +160,11 @@ class StreamingSpeculator(Listens):
         device, model, kv, width = self._device, self._model, self._kv, self._guesses.width
         each = len(seqs)
         x = states[:, None] + self._embed[:count]
+        if self._token is not None:
+            newest = np.array([view.tokens[-1] for view in seqs], np.int32)
+            batch = Batch(newest, np.zeros_like(newest), (), np.arange(each, dtype=np.int32), kv)
+            down, up = self._token
+            x += (device.download(model.embed(batch)) @ down @ up)[:, None]
         if self._low is not None:
             down, up = self._low
             x = x + (states @ down[:count] @ up[:count]).swapaxes(0, 1)

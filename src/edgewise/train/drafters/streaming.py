@@ -6,11 +6,12 @@ edgewise train streaming MODEL --joint FILE # the shared mode: the model learns 
 edgewise train streaming --smoke            # the whole way in seconds
 
 Stream j of a token is its hidden state below the top layers plus a learnt vector (and, with --rank, a small matrix
-of low rank); in each top layer it attends to the main tokens up to its own and to its streams up to j, j places
-farther, and the model's own head reads from it the token j + 1 places later. Nothing of the model is trained (the
-lossless mode), except with --joint: from the streams of a first stage on (--to, or those beside the model) both learn,
-and the model is held to what it said before. The loss is the sum of the streams' cross entropies. An adapter of rank 8
-on the same state learns to say the next token early; drafts can be pruned by it.
+of low rank), plus a matrix of low rank of the next token's embedding, which is known when streams draft but not to that
+state (--token-rank 0: as in the paper, without it); in each top layer it attends to the main tokens up to its own and
+to its streams up to j, j places farther, and the model's own head reads from it the token j + 1 places later. Nothing
+of the model is trained (the lossless mode), except with --joint: from the streams of a first stage on (--to, or those
+beside the model) both learn, and the model is held to what it said before. The loss is the sum of the streams' cross
+entropies. An adapter of rank 8 on the same state learns to say the next token early; drafts can be pruned by it.
 Paper: Bhendawade et al. 2024, https://arxiv.org/abs/2402.11131
 """
 
@@ -23,7 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgewise.base import BadInput
-from edgewise.decode.drafting_weights import beside, read_tensors, write_tensors
+from edgewise.decode.drafting_weights import MEASURED, beside, read_tensors, write_tensors
+from edgewise.kernels.api import Floats
+from edgewise.train.drafters._calibration import Calibration, Counts
 from edgewise.train.drafters._joint import (
     Joint,
     Ordinary,
@@ -40,8 +43,8 @@ from edgewise.train.loop import fit
 from edgewise.train.model import Layer, Past, Transformer, rotate
 from edgewise.train.recipe import TrainPlan
 
-RANKS = 10
 EARLY_RANK = 8
+TOKEN = "token_down"
 PLACES = 48  # of a text in a step: most of what a step costs is the model's own pass over the text
 CALIBRATED = 32  # draws of held-out texts
 SHARE = 0.1  # of the streams' loss when the model learns too
@@ -50,20 +53,28 @@ SHARE = 0.1  # of the streams' loss when the model learns too
 class Streams(nn.Module):
     """What is learnt: vectors (streams, dim), a matrix of low rank each where rank > 0, and the early exit."""
 
-    def __init__(self, model: Transformer, streams: int, layers: int, rank: int = 0) -> None:
+    def __init__(self, model: Transformer, streams: int, layers: int, rank: int = 0, token_rank: int = 0) -> None:
         super().__init__()
         dim = model.shape.dim
         self.count, self.top, self.rank = streams, layers, rank
         self.embed = nn.Parameter(torch.randn(streams, dim) * 0.02)
         self.down = nn.Parameter(torch.randn(streams, rank, dim) * dim**-0.5) if rank else None
         self.up = nn.Parameter(torch.zeros(streams, dim, rank)) if rank else None
+        self.token_down = nn.Parameter(torch.randn(token_rank, dim) * dim**-0.5) if token_rank else None
+        self.token_up = nn.Parameter(torch.zeros(dim, token_rank)) if token_rank else None
         self.early_down = nn.Parameter(torch.randn(EARLY_RANK, dim) * dim**-0.5)
         self.early_up = nn.Parameter(torch.zeros(dim, EARLY_RANK))
         self.model = [model.requires_grad_(False).eval()]  # in a list: its parameters are not ours
+        self.unit = float(model.model.embed_tokens.weight.square().mean().sqrt())  # learnt from embeddings of size one
 
-    def begin(self, state: Tensor) -> Tensor:
-        """(…, dim) → (…, streams, dim)."""
-        x = state[..., None, :] + self.embed
+    def begin(self, state: Tensor, newest: Tensor) -> Tensor:
+        """(…, dim), and the token after each (…) → (…, streams, dim)."""
+        if self.token_down is not None and self.token_up is not None:
+            known = self.model[0].model.embed_tokens(newest) / self.unit
+            whole = state + known @ self.token_down.T @ self.token_up.T
+        else:
+            whole = state
+        x = whole[..., None, :] + self.embed
         if self.down is not None and self.up is not None:
             x = x + torch.einsum("...d,srd,ser->...se", state, self.down, self.up)
         return x
@@ -86,12 +97,13 @@ class Streams(nn.Module):
             x, _ = layer(x, model.cos[:length], model.sin[:length], past)
         return below, model.model.norm(x), past
 
-    def ahead(self, state: Tensor, past: Past, places: Tensor) -> Tensor:
-        """Of states below the top layers, (batch, n, dim) at places (batch, n), logits (batch, n, streams, vocab)."""
+    def ahead(self, state: Tensor, newest: Tensor, past: Past, places: Tensor) -> Tensor:
+        """Of states below the top layers, (batch, n, dim) at places (batch, n), before tokens `newest`, logits
+        (batch, n, streams, vocab)."""
         model = self.model[0]
         layers = model.model.layers
         join = len(layers) - self.top
-        s = self.begin(state)
+        s = self.begin(state, newest)
         at = (places[..., None] + 1 + torch.arange(self.count, device=places.device)).clamp(max=len(model.cos) - 1)
         cos, sin = model.cos[at], model.sin[at]  # (batch, n, streams, head_dim / 2)
         seen = torch.arange(len(past), device=places.device) <= places[..., None]  # (batch, n, length)
@@ -104,15 +116,35 @@ class Streams(nn.Module):
         model's own (batch, n, vocab)."""
         with torch.no_grad():
             below, last, past = self.trunk(tokens)
-        return self.at(below, last, past, places)
+        return self.at(tokens, below, last, past, places)
 
-    def at(self, below: Tensor, last: Tensor, past: Past, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def at(
+        self, tokens: Tensor, below: Tensor, last: Tensor, past: Past, places: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """`forward`, of what `trunk` gave."""
         rows = torch.arange(len(below), device=below.device)[:, None]
         state = below[rows, places]
         with torch.no_grad():
             own = self.model[0].head(last[rows, places])
-        return self.ahead(state, past, places), self.early(state), own
+        return self.ahead(state, tokens.gather(1, places + 1), past, places), self.early(state), own
+
+    def tensors(self) -> dict[str, Floats]:
+        """As they are written: the tokens' matrix takes embeddings as the model has them."""
+        found = {name: value.float().cpu().numpy() for name, value in self.state_dict().items()}
+        if TOKEN in found:
+            found[TOKEN] = found[TOKEN] / self.unit
+        return found
+
+    @staticmethod
+    def read(file: Path, model: Transformer) -> "Streams":
+        metadata, found = read_tensors(file)
+        tensors = {name: torch.from_numpy(value) for name, value in found.items() if name not in MEASURED}
+        rank, token_rank = (tensors[name].shape[-2] if name in tensors else 0 for name in ("down", TOKEN))
+        drafting = Streams(model, len(tensors["embed"]), int(metadata["layers"]), rank, token_rank)
+        if token_rank:
+            tensors[TOKEN] = tensors[TOKEN] * drafting.unit
+        drafting.load_state_dict(tensors)
+        return drafting
 
 
 def stream_layer(
@@ -183,24 +215,22 @@ class Places:
         return ids.gather(1, ahead.flatten(1)).view_as(ahead)
 
     @torch.no_grad()
-    def accuracy(self, drafting: Streams, draws: int) -> Tensor:
-        """How often, on held-out texts, each stream's token of each rank is right: (streams, ranks)."""
-        hits, count = torch.zeros(self.streams, RANKS), 0
+    def calibration(self, drafting: Streams, draws: int) -> Calibration:
+        """Of each stream, on held-out texts."""
+        counts = Counts(self.streams)
         for seed in range(2, 2 + draws):
             ids, places = self.drawn(seed, True), self.of(seed, self.rows)
-            targets = self.targets(ids, places)
-            hits += (drafting(ids, places)[0].topk(RANKS, -1).indices == targets[..., None]).float().sum((0, 1)).cpu()
-            count += targets[..., 0].numel()
-        return hits / max(1, count)
+            counts.saw(drafting(ids, places)[0].flatten(0, 1).unbind(1), self.targets(ids, places).flatten(0, 1))
+        return counts.calibration()
 
 
 def train(
-    text: OwnText, model: Transformer, to: Path, out: Path, *, streams: int, layers: int, rank: int, plan: TrainPlan,
-    device: str, minutes: float | None, bf16: bool, resume: bool, quiet: bool = False,
-) -> Tensor:
-    """Trains, and writes `to`. Returns how often each stream's token of each rank is right (streams, ranks)."""
+    text: OwnText, model: Transformer, to: Path, out: Path, *, streams: int, layers: int, rank: int, token_rank: int,
+    plan: TrainPlan, device: str, minutes: float | None, bf16: bool, resume: bool, quiet: bool = False,
+) -> Calibration:
+    """Trains, and writes `to`."""
     torch.manual_seed(plan.seed)
-    drafting = Streams(model.to(device), streams, layers, rank).to(device)
+    drafting = Streams(model.to(device), streams, layers, rank, token_rank).to(device)
     among = Places(text, streams, plan.batch_tokens, device)
 
     def batches(step: int) -> tuple[Tensor, Tensor]:
@@ -217,39 +247,36 @@ def train(
     fit(
         drafting, plan, out, batches=batches, objective=loss,
         held_out=held_out, save=best.update, device=device, minutes=minutes, resume=resume, bf16=bf16, quiet=quiet,
-        identity={"streams": streams, "layers": layers, "rank": rank, "plan": vars(plan), "texts": len(among.tokens)},
+        identity={"streams": streams, "layers": layers, "rank": rank, "token_rank": token_rank, "plan": vars(plan),
+                  "texts": len(among.tokens)},
     )  # fmt: skip
     drafting.load_state_dict(best)
     return _keep(drafting, among, to)
 
 
-def _keep(drafting: Streams, among: Places, to: Path) -> Tensor:
-    accuracy = among.accuracy(drafting, CALIBRATED)
-    found = {name: value.float().cpu().numpy() for name, value in drafting.state_dict().items()}
-    write_tensors(to, {**found, "accuracy": accuracy.numpy()}, {"scale": "1", "layers": str(drafting.top)})
-    return accuracy
+def _keep(drafting: Streams, among: Places, to: Path) -> Calibration:
+    measured = among.calibration(drafting, CALIBRATED)
+    write_tensors(to, {**drafting.tensors(), **measured.tensors()}, {"scale": "1", "layers": str(drafting.top)})
+    return measured
 
 
 def train_joint(
     text: OwnText, plain: Ordinary, model: Path, first_stage: Path, to: Path, out: Path, **how: Any
-) -> tuple[Tensor, float, float]:
+) -> tuple[Calibration, float, float]:
     """Writes `to`, a GGUF file, and its streams beside it. Returns calibration and perplexity before and after."""
     device = how["device"]
-    metadata, tensors = read_tensors(first_stage)
     old, base = load_model(model).to(device).requires_grad_(False), load_model(model).to(device)
-    rank = tensors["down"].shape[1] if "down" in tensors else 0
-    drafting = Streams(base, len(tensors["embed"]), int(metadata["layers"]), rank).to(device)
-    drafting.load_state_dict({name: torch.from_numpy(v) for name, v in tensors.items() if name != "accuracy"})
+    drafting = Streams.read(first_stage, base).to(device)
     base.requires_grad_(True)
     among = Places(text, drafting.count, how["plan"].batch_tokens, device)
 
     def see(ids: Tensor, step: int) -> tuple[Tensor, Tensor]:
         below, last, past = drafting.trunk(ids)
         places = among.of(step, len(ids))
-        return last, streams_loss(drafting.at(below, last, past, places), among.targets(ids, places))
+        return last, streams_loss(drafting.at(ids, below, last, past, places), among.targets(ids, places))
 
     def good() -> float:
-        return promised(among.accuracy(drafting, 4))
+        return promised(among.calibration(drafting, 4).accuracy)
 
     before, after = learn_together(Joint(base, drafting), old, see, good, text, plain, out, **how)
     write_model(base, model, to)
@@ -264,6 +291,8 @@ def main(argv: list[str]) -> None:
     it.add_argument("--streams", type=int, default=4, help="places after the next token (default: 4)")
     it.add_argument("--layers", type=int, default=1, help="top layers that streams pass through (default: 1)")
     it.add_argument("--rank", type=int, default=0, help="of each stream's own matrix (default: 0, none)")
+    of_token = "of the matrix of the next token's embedding (default: a fifth of dim; 0: none)"
+    it.add_argument("--token-rank", type=int, help=of_token)
     add_training_options(it, Path(__file__).stem, 800, 1e-2)
     add_joint_options(it, SHARE)
     it.add_argument("--own", type=Path, help="an own.npz that a medusa training left: no text is written again")
@@ -284,19 +313,20 @@ def main(argv: list[str]) -> None:
     )  # fmt: skip
     to = args.to or beside(header, Path(__file__).stem)
     if plain is not None:
-        accuracy, before, after = train_joint(text, plain, where, to, args.joint, args.out / "joint",
+        measured, before, after = train_joint(text, plain, where, to, args.joint, args.out / "joint",
                                               **joint_settings(args, plan, device))  # fmt: skip
-        say(accuracy, args.joint, f"perplexity {before:.3f} before, {after:.3f} after: {after / before:.4f}x")
+        say(measured, args.joint, f"perplexity {before:.3f} before, {after:.3f} after: {after / before:.4f}x")
         return
-    accuracy = train(
-        text, model, to, args.out, streams=args.streams, layers=args.layers, rank=args.rank, plan=plan, device=device,
-        minutes=args.minutes, bf16=args.bf16 or device == "cuda", resume=args.resume,
+    token_rank = model.shape.dim // 5 if args.token_rank is None else args.token_rank
+    measured = train(
+        text, model, to, args.out, streams=args.streams, layers=args.layers, rank=args.rank, token_rank=token_rank,
+        plan=plan, device=device, minutes=args.minutes, bf16=args.bf16 or device == "cuda", resume=args.resume,
     )  # fmt: skip
-    say(accuracy, to)
+    say(measured, to)
 
 
-def say(accuracy: Tensor, to: Path, more: str = "") -> None:
-    for j, row in enumerate(accuracy):
+def say(measured: Calibration, to: Path, more: str = "") -> None:
+    for j, row in enumerate(measured.accuracy):
         print(f"stream {j + 1}: the best token is right {row[0]:.1%}, one of the best ten {row.sum():.1%} of the time")
     print(*filter(None, (more, f"{to}: {to.stat().st_size:,} bytes")), sep="\n")
 
