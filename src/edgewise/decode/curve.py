@@ -15,6 +15,7 @@ UNSEEN = 16  # rows, or four for each sequence, or twice those that were measure
 LEAST = 0.002  # of what a step reaches, is what a row has to add to be looked at
 EXACT = 32  # rows from here on are measured in eights
 FEW = 5  # measurements that are not many
+NOISE = 0.01  # of a pass's seconds, by which nothing is reckoned anew
 
 
 class Late:
@@ -48,6 +49,8 @@ class VerifyCurve:
             latest = self._latest[key] = Late()
             insort(self._rows, key)
         latest.saw(seconds)
+        if len(latest) > FEW and abs(latest.value - self._measured[key]) < NOISE * latest.value:
+            return
         self._measured[key] = latest.value
         self.points = self._likely()
 

@@ -204,7 +204,7 @@ class DynamicGuesses(Guesses):
         else:
             most = self._most(seqs)
             live = [i for i in pace.awake(seqs) if most[i] and fits(seqs[i])]
-            live = live if budget > 0 and self._pays(seqs, live, budget) else []
+            live = live if live and budget > 0 and self._pays(seqs, live, budget) else []
         if not live:
             return drafts
         tree = self._tree
@@ -240,8 +240,13 @@ class DynamicGuesses(Guesses):
         pays = any(sizes) and gain >= pace.needed(seqs)
         may = best_sizes(pace.curve, hopes, budget, self._draft_s.value)[1] >= GAIN  # else one look is trial enough
         self._tried = {seq for seq, left in looks.items() if left == "first" or (left and may)}
-        pace.goes([seqs[i].seq for i in live], pays, rest=not pays and not self._tried)
-        return pays or bool(self._tried)
+        if not pays and not self._tried:
+            best = [SURE**place for place in range(1, self.depth + 1)]  # if all of a chain came true
+            never = best_sizes(pace.curve, [best] * len(seqs), budget, self._draft_s.value)[1] < GAIN
+            pace.rest([seqs[i].seq for i in live], never and len(self._draft_s) > 1)
+            return False
+        pace.goes([seqs[i].seq for i in live], pays)
+        return True
 
     def _paid(
         self, seqs: Sequence[SeqView], live: Sequence[int], chances: Sequence[Sequence[float]], budget: int

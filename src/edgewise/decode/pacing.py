@@ -312,15 +312,19 @@ class Pace:
         left = {TRIES - 1: "first"}.get(course.tries, "later")
         return left if course.tries or left == "first" else ""
 
-    def goes(self, seqs: Sequence[SeqId], pays: bool, rest: bool) -> None:
-        """Whether drafts pay these sequences, and where not, whether they are left alone from now on."""
+    def goes(self, seqs: Sequence[SeqId], pays: bool) -> None:
+        """These sequences are drafted for, because that pays or for a trial."""
         for course in map(self._courses.__getitem__, seqs):
             course.going = pays
-            if pays:
-                course.pause = PAUSE
-            elif rest:
-                course.wait, course.pause = course.pause, min(2 * course.pause, LONGEST)
+            course.pause = PAUSE if pays else course.pause
         self._steps = self._steps + 1 if pays else 0
+
+    def rest(self, seqs: Sequence[SeqId], never: bool) -> None:
+        """These sequences are left alone from now on. never: it is not their text's fault."""
+        for course in map(self._courses.__getitem__, seqs):
+            course.going = False
+            course.wait, course.pause = LONGEST if never else course.pause, min(2 * course.pause, LONGEST)
+        self._steps = 0
 
     def took(self, drafts: Mapping[SeqId, tuple[int, float]]) -> None:
         """Of those that were looked at: nodes that are drafted, and how many of them should come true."""
