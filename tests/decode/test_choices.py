@@ -81,9 +81,9 @@ def test_a_dynamic_tree_is_what_should_come_true_most_often() -> None:
     chances = np.sort(numbers.random((4, 10, 16)).astype(np.float32), axis=2)
     tree = DynamicTree(accuracy, chances)
     sure = np.sort(numbers.random((3, 4, 10)).astype(np.float32), axis=2)[:, :, ::-1]
-    likely = tree.likely(sure)
+    given = tree.given(sure)
     guesses = np.arange(40).reshape(4, 10)
-    for one, row in zip(sure, likely, strict=True):
+    for one, row in zip(sure, given, strict=True):
         each = [[chances[place, rank, int(sure_class(one[place, rank]))] for rank in range(10)] for place in range(4)]
         order, worth = tree.best(row, 20)
         tokens, parents = tree.draft(order, guesses)

@@ -193,8 +193,8 @@ class DynamicTree:
         self._depths, self._ranks = np.array(self.among.depths), np.array(self.among.ranks)
         self._levels = [np.flatnonzero(self._depths == depth) for depth in range(self.among.depth)]
 
-    def likely(self, sure: Floats) -> Chances:
-        """Of each sequence how often each candidate should come true: (sequences, candidates).
+    def given(self, sure: Floats) -> Chances:
+        """Of each sequence how often each candidate comes true where its parent does: (sequences, candidates).
         sure (sequences, heads, ranks): the chance that each head gives each of its best tokens."""
         _, heads, ranks = sure.shape
         of_place, of_rank = np.ogrid[:heads, :ranks]
@@ -202,12 +202,14 @@ class DynamicTree:
         found = np.zeros((len(sure), len(self._parents)))
         for depth, level in enumerate(self._levels[:heads]):
             found[:, level] = each[:, depth, self._ranks[level]]
-            if depth:
-                found[:, level] *= found[:, self._parents[level]]
         return found
 
-    def best(self, likely: Chances, most: int) -> tuple[Any, list[float]]:
-        """The candidates that should come true most often, each after its parent, and how often."""
+    def best(self, given: Chances, most: int) -> tuple[Any, list[float]]:
+        """The candidates that should come true most often, each after its parent, and how often. given (candidates,):
+        where the parent does."""
+        likely = given.copy()
+        for level in self._levels[1:]:
+            likely[level] *= likely[self._parents[level]]
         order = np.argsort(-likely, kind="stable")[:most]
         return order, likely[order].tolist()
 

@@ -209,16 +209,19 @@ class DynamicGuesses(Guesses):
             return drafts
         tree = self._tree
         tokens, sure = self._guess(seqs, live, self.depth, best)
-        likely = tree.likely(sure)
+        given = tree.given(sure)
         if pace is not None:
-            surest = [tree.best(one, most[i]) for i, one in zip(live, likely, strict=True)]
-            sizes = self._paid(seqs, live, [chances for _, chances in surest], budget)
+            ratios = np.array([[pace.ratio(seqs[i].seq, 0)] for i in live])
+            surest = [tree.best(one, most[i]) for i, one in zip(live, np.minimum(SURE, ratios * given), strict=True)]
+            sizes = self._paid(seqs, live, [worth for _, worth in surest], budget)
             orders = [order[: sizes[i]] for i, (order, _) in zip(live, surest, strict=True)]
         else:
-            orders = [tree.best(one, sizes[i])[0] for i, one in zip(live, likely, strict=True)]
-        for i, order, guesses in zip(live, orders, tokens, strict=True):
+            orders = [tree.best(one, sizes[i])[0] for i, one in zip(live, given, strict=True)]
+        for i, order, guesses, chances in zip(live, orders, tokens, given, strict=True):
             if len(order):
                 drafts[i] = Draft(*tree.draft(order, guesses))
+                if pace is not None:
+                    pace.took(seqs[i].seq, drafts[i].parents, chances[order].tolist())
         return drafts
 
     def _pays(self, seqs: Sequence[SeqView], live: Sequence[int], budget: int) -> bool:
@@ -249,15 +252,14 @@ class DynamicGuesses(Guesses):
         return True
 
     def _paid(
-        self, seqs: Sequence[SeqView], live: Sequence[int], chances: Sequence[Sequence[float]], budget: int
+        self, seqs: Sequence[SeqView], live: Sequence[int], offered: Sequence[Sequence[float]], budget: int
     ) -> list[int]:
-        """Of the nodes with these chances how many each sequence gets."""
+        """Of the nodes that should bring as many tokens, how many each sequence gets."""
         assert self.pace is not None
         pace = self.pace
-        worths: list[list[float]] = [[] for _ in seqs]
-        for i, some in zip(live, chances, strict=True):
-            ratio = pace.ratio(seqs[i].seq, 0)
-            worths[i] = [min(SURE, ratio * chance) for chance in some]
+        worths: list[Sequence[float]] = [()] * len(seqs)
+        for i, worth in zip(live, offered, strict=True):
+            worths[i] = worth
         sizes, _ = best_sizes(pace.curve, worths, budget, 0.0)  # guessing is over
         for i in live:
             self._promises[seqs[i].seq].saw(sum(worths[i][: sizes[i]]), sizes[i])
@@ -265,7 +267,6 @@ class DynamicGuesses(Guesses):
         for i in live:  # or nobody would learn that chances are better than they were
             if not sizes[i] and seqs[i].seq in self._tried:
                 sizes[i] = min(PROBE, len(worths[i]), budget - sum(sizes))
-        pace.took({seqs[i].seq: (sizes[i], sum(some[: sizes[i]])) for i, some in zip(live, chances, strict=True)})
         return sizes
 
 

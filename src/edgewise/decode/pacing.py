@@ -8,7 +8,7 @@ and in one a draft that can be of any size is larger or smaller than what seems 
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from edgewise.base import SeqId
@@ -133,7 +133,7 @@ class Pace:
         self._learnt: set[SeqId] = set()  # in this step
         self._courses: dict[SeqId, Course] = {}
         self.asked: dict[SeqId, tuple[int, int]] = {}  # in the last step: member, nodes
-        self._said: dict[SeqId, float] = {}  # in the last step: nodes that should come true, where drafts tell that
+        self._said: dict[SeqId, Likely] = {}  # in the last step: its nodes, where they are new ones each time
         self._steps = 0  # with drafts, since the last one without
         self.plain_step = False  # this step is there to measure plain decoding
         self._tried: Counter[int] = Counter()  # rows of passes for the sake of the curve
@@ -300,7 +300,7 @@ class Pace:
         self._steps = self._steps + 1 if self.asked else 0
         return settled
 
-    # of an owner whose drafts tell how many of their nodes should come true, and which looks before it decides:
+    # of an owner whose drafts are new trees each time, and which looks at them before it decides:
     def try_now(self, seq: SeqId) -> None:
         self._courses[seq].tries = TRIES
 
@@ -326,17 +326,15 @@ class Pace:
             course.wait, course.pause = LONGEST if never else course.pause, min(2 * course.pause, LONGEST)
         self._steps = 0
 
-    def took(self, drafts: Mapping[SeqId, tuple[int, float]]) -> None:
-        """Of those that were looked at: nodes that are drafted, and how many of them should come true."""
-        for seq, (nodes, hits) in drafts.items():
-            if nodes:
-                self.asked[seq], self._said[seq] = (0, nodes), hits
+    def took(self, seq: SeqId, parents: Sequence[int], given: list[float]) -> None:
+        """These nodes are drafted. given: how often each should come true where its parent does."""
+        self.asked[seq], self._said[seq] = (0, len(parents)), Likely(parents, given)
 
     def heard(self, outcomes: Sequence[Accepted], spent: Spent) -> None:
         for outcome in outcomes:
             at, some = self.asked.get(outcome.seq, (-1, 0))
             if outcome.seq in self._said:
-                self._learn(outcome, at, len(outcome.nodes), self._said[outcome.seq])
+                self._learn(outcome, at, len(outcome.nodes), self._said[outcome.seq].checked(outcome.nodes, some))
             elif at >= 0 and outcome.seq not in self._learnt:
                 member = self.members[at]
                 hits, tries = len(outcome.nodes), member.checked(outcome.nodes, some)
