@@ -19,8 +19,7 @@ NOISE = 0.01  # of a pass's seconds, by which nothing is reckoned anew
 
 
 class Late:
-    """The median of the latest measurements: somebody else may take the machine for a while. The least one where there
-    are few: first ones are slow, and none is too fast. 0 before the first."""
+    """The median of the latest measurements: somebody else may take the machine for a while. 0 before the first."""
 
     __slots__ = ("_latest", "value")
 
@@ -33,8 +32,7 @@ class Late:
 
     def saw(self, value: float) -> None:
         self._latest.append(value)
-        count = len(self._latest)
-        self.value = min(self._latest) if count < FEW else sorted(self._latest)[(count - 1) // 2]
+        self.value = sorted(self._latest)[(len(self._latest) - 1) // 2]  # of two the smaller one
 
 
 class VerifyCurve:
