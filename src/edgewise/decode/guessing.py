@@ -9,10 +9,21 @@ import numpy as np
 
 from edgewise.base import BadInput, SeqId
 from edgewise.decode.api import Accepted, Draft, SeqView, Spent
-from edgewise.decode.choices import DYNAMIC, SEARCHED, ChoiceTree, DynamicTree, choose_tree, searched
+from edgewise.decode.choices import (
+    DYNAMIC,
+    SEARCHED,
+    ChoiceTree,
+    DynamicTree,
+    choose_tree,
+    ranked_rows,
+    searched,
+    surely,
+)
 from edgewise.decode.curve import Late, best_sizes
-from edgewise.decode.pacing import PROBE, SURE, Likely, Pace
-from edgewise.kernels.api import Device, Floats
+from edgewise.decode.pacing import PROBE, SURE, TRIES, Likely, Pace
+from edgewise.kernels.api import Device, Floats, Ints
+from edgewise.kv.api import KVCache
+from edgewise.models.api import Batch, Model
 
 NOTHING = Draft()
 AUTO, MOST, USUAL = "auto", 24, 12  # nodes: of a tree that is cut as measured; where nothing is said of another one
@@ -90,6 +101,12 @@ class Guesses:
         """best: of some sequences, their states (sequences, dim) and a depth the guesses. fits: whether a sequence that
         is to be drafted for can be."""
         raise NotImplementedError
+
+    def ranked(self, logits: Floats) -> Guessed:
+        """Of rows of logits (rows, vocab) the best tokens (rows, ranks), and how sure they are, if that is made use of.
+        """
+        best = ranked_rows(logits, self.width)
+        return best, np.zeros(best.shape, np.float32)
 
     def _guess(self, seqs: Sequence[SeqView], live: Sequence[int], depth: int, best: Best) -> Guessed:
         self._asked = True
@@ -192,6 +209,10 @@ class DynamicGuesses(Guesses):
         super().end(seq)
         self._promises.pop(seq, None)
 
+    def ranked(self, logits: Floats) -> Guessed:
+        best = ranked_rows(logits, self.width)
+        return best, surely(logits, best)
+
     def drafts(
         self, seqs: Sequence[SeqView], budget: int, best: Best, fits: Callable[[SeqView], bool] = lambda view: True
     ) -> list[Draft]:
@@ -230,19 +251,22 @@ class DynamicGuesses(Guesses):
         pace = self.pace
         worths: list[Sequence[float]] = [()] * len(seqs)
         hopes: list[Sequence[float]] = [()] * len(seqs)
-        looks: dict[SeqId, str] = {}  # of trials
+        looks: dict[SeqId, int] = {}  # of trials
         for i in live:
-            looks[seqs[i].seq] = left = pace.trial(seqs[i].seq)
+            left = pace.trial(seqs[i].seq)
+            if left > 1:
+                looks[seqs[i].seq] = left
             if seqs[i].seq not in self._promises:
                 self._promises[seqs[i].seq] = Promise(pace.hope(0, USUAL // 4))
-            elif left == "first":
+            elif left == TRIES:
                 self._promises[seqs[i].seq] = Promise()
             worths[i] = self._promises[seqs[i].seq].worth()
             hopes[i] = pace.hope(0, USUAL // 4)
         sizes, gain = best_sizes(pace.curve, worths, budget, self._draft_s.value)
         pays = any(sizes) and gain >= pace.needed(seqs)
-        may = best_sizes(pace.curve, hopes, budget, self._draft_s.value)[1] >= GAIN  # else one look is trial enough
-        self._tried = {seq for seq, left in looks.items() if left == "first" or (left and may)}
+        self._tried = set(looks)
+        if looks and best_sizes(pace.curve, hopes, budget, self._draft_s.value)[1] < GAIN:  # one look is trial enough
+            self._tried = {seq for seq, left in looks.items() if left == TRIES}
         if not pays and not self._tried:
             best = [SURE**place for place in range(1, self.depth + 1)]  # if all of a chain came true
             never = best_sizes(pace.curve, [best] * len(seqs), budget, self._draft_s.value)[1] < GAIN
@@ -260,14 +284,20 @@ class DynamicGuesses(Guesses):
         worths: list[Sequence[float]] = [()] * len(seqs)
         for i, worth in zip(live, offered, strict=True):
             worths[i] = worth
-        sizes, _ = best_sizes(pace.curve, worths, budget, 0.0)  # guessing is over
+        sizes, gain = best_sizes(pace.curve, worths, budget, 0.0)  # guessing is over
         for i in live:
             self._promises[seqs[i].seq].saw(sum(worths[i][: sizes[i]]), sizes[i])
-        sizes, _ = pace.best(worths, budget, 0.0)
+        sizes, _ = pace.varied(worths, budget, 0.0, sizes, gain)
         for i in live:  # or nobody would learn that chances are better than they were
             if not sizes[i] and seqs[i].seq in self._tried:
                 sizes[i] = min(PROBE, len(worths[i]), budget - sum(sizes))
         return sizes
+
+
+def embedded(device: Device, model: Model, kv: KVCache, ids: Ints) -> Floats:
+    """What the model makes of tokens before its first layer: (tokens, dim)."""
+    every = np.arange(len(ids), dtype=np.int32)
+    return device.download(model.embed(Batch(ids, np.zeros_like(every), (), every, kv)))
 
 
 class Listens:
@@ -275,6 +305,8 @@ class Listens:
 
     _guesses: Guesses
     _device: Device
+    _model: Any = None  # and _kv, from `attach` on
+    _kv: Any = None
     prunes = False
 
     @property
@@ -288,6 +320,11 @@ class Listens:
     def ready(self, seq: SeqId) -> bool:
         """Whether it can draft for a sequence: it has seen into its last pass."""
         return self._guesses.ready(seq)
+
+    def newest(self, seqs: Sequence[SeqView]) -> Floats:
+        """The embeddings of the tokens that came last, which states were not told of: (sequences, dim)."""
+        ids = np.array([view.tokens[-1] for view in seqs], np.int32)
+        return embedded(self._device, self._model, self._kv, ids)
 
     def begin(self, seq: SeqId, tokens: Sequence[int]) -> None:
         self._guesses.begin(seq)

@@ -211,10 +211,15 @@ class Pace:
         hopes: what they might bring at best; where that does not pay either, one draft is trial enough."""
         trial = any(course.tries for course in self._courses.values())
         self._hopeless = trial and bool(hopes) and best_sizes(self.curve, hopes, budget, draft_s)[1] < self.gain
+        return self.varied(worths, budget, draft_s, *best_sizes(self.curve, worths, budget, draft_s))
+
+    def varied(
+        self, worths: Sequence[Sequence[float]], budget: int, draft_s: float, sizes: list[int], gain: float
+    ) -> tuple[list[int], float]:
+        """The sizes that pay best, or others that are to be measured."""
         step = self._step(worths, budget, draft_s)
         if step:
             return [min(step, len(worth)) for worth in worths], self.gain
-        sizes, gain = best_sizes(self.curve, worths, budget, draft_s)
         if gain >= self.gain and self._steps == self.plain // 2:
             self._wider = not self._wider
             sizes = [(2 * some + 1 if self._wider else some // 2) if some > 1 else some for some in sizes]
@@ -304,13 +309,11 @@ class Pace:
     def try_now(self, seq: SeqId) -> None:
         self._courses[seq].tries = TRIES
 
-    def trial(self, seq: SeqId) -> str:
-        """ "first" look of a trial, "later" one, or "": it is over. Counts."""
+    def trial(self, seq: SeqId) -> int:
+        """Looks that its trial had left, TRIES before the first one; 1 or 0: it is over. Counts."""
         course = self._courses[seq]
-        course.tries = max(0, course.tries - 1)
-        course.probing = False
-        left = {TRIES - 1: "first"}.get(course.tries, "later")
-        return left if course.tries or left == "first" else ""
+        left, course.tries, course.probing = course.tries, max(0, course.tries - 1), False
+        return left
 
     def goes(self, seqs: Sequence[SeqId], pays: bool) -> None:
         """These sequences are drafted for, because that pays or for a trial."""

@@ -20,18 +20,18 @@ Status: kept
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from edgewise.base import BadInput, Cap, Incompatible, Tap
 from edgewise.decode.api import Draft, SeqView, Target
-from edgewise.decode.choices import DYNAMIC, calibrated, ranked_rows, surely, sureness
+from edgewise.decode.choices import DYNAMIC, calibrated, sureness
 from edgewise.decode.drafting_weights import beside, read_tensors
 from edgewise.decode.guessing import AUTO, Guessed, Listens, guesses_of, node_count
 from edgewise.kernels.api import Array, Floats, Weight
 from edgewise.kv.api import KVCache
-from edgewise.models.api import Batch, Model
+from edgewise.models.api import Model
 
 WEIGHT, BIAS, VOCAB = "{}.0.linear.weight", "{}.0.linear.bias", "{}.1.weight"
 ROOT = ("root.state.weight", "root.token.weight", "root.state.bias", "root.out.weight")
@@ -58,8 +58,6 @@ class MedusaSpeculator(Listens):
             raise BadInput(f"speculator 'medusa': dtype={dtype!r} is none of {', '.join(FORMATS)}.")
         self.heads, self.tree, self.nodes, self.depth, self.dtype = str(heads), str(tree), nodes, depth, dtype
         self.shuffle = shuffle
-        self._model: Any = None
-        self._kv: Any = None
 
     def prepare(self, target: Target) -> int:
         path = Path(self.heads) if self.heads else beside(target.header, "medusa")
@@ -126,18 +124,18 @@ class MedusaSpeculator(Listens):
 
     def _best(self, seqs: Sequence[SeqView], states: Floats, depth: int) -> Guessed:
         """The first heads' best tokens, and how sure they are of them: (sequences, depth, ranks)."""
-        device, width = self._device, self._guesses.width
+        device, guesses = self._device, self._guesses
         each, dim = states.shape
         states = self._rooted(seqs, states)
         said = device.download(device.linear(device.upload(states), self._weight, self._bias))
         said = states[:, None] + np.float32(self._scale) * _silu(said.reshape(each, -1, dim)[:, :depth])
         shared = [k for k in range(depth) if k not in self._own]
-        found, sure = np.empty((each, depth, width), np.int64), np.empty((each, depth, width), np.float32)
+        shape = (each, depth, guesses.width)
+        found, sure = np.empty(shape, np.int64), np.empty(shape, np.float32)
 
         def read(logits: Floats, heads: list[int]) -> None:
-            best = ranked_rows(logits, width)
-            found[:, heads] = best.reshape(each, len(heads), -1)
-            sure[:, heads] = surely(logits, best).reshape(each, len(heads), -1)
+            best, chances = guesses.ranked(logits)
+            found[:, heads], sure[:, heads] = (part.reshape(each, len(heads), -1) for part in (best, chances))
 
         if shared:
             read(device.download(self._model.logits(device.upload(said[:, shared].reshape(-1, dim)))), shared)
@@ -150,10 +148,8 @@ class MedusaSpeculator(Listens):
         if self._root is None:
             return states
         both, bias, out = self._root
-        device, places = self._device, np.arange(len(seqs), dtype=np.int32)
-        newest = np.array([view.tokens[-1] for view in seqs], np.int32)
-        known = device.download(self._model.embed(Batch(newest, np.zeros_like(places), (), places, self._kv)))
-        inner = _silu(device.download(device.linear(device.upload(np.concatenate((states, known), 1)), both, bias)))
+        device, whole = self._device, np.concatenate((states, self.newest(seqs)), 1)
+        inner = _silu(device.download(device.linear(device.upload(whole), both, bias)))
         told: Floats = states + np.float32(self._scale) * device.download(device.linear(device.upload(inner), out))
         return told
 

@@ -20,13 +20,13 @@ Status: trial
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from edgewise.base import BadInput, Cap, Incompatible, OutOfRoom, Tap
 from edgewise.decode.api import Draft, SeqView, Target
-from edgewise.decode.choices import DYNAMIC, calibrated, ranked_rows, surely, sureness
+from edgewise.decode.choices import DYNAMIC, calibrated, sureness
 from edgewise.decode.drafting_weights import beside, read_tensors
 from edgewise.decode.guessing import AUTO, Guessed, Listens, guesses_of, node_count
 from edgewise.kernels.api import Array, Floats, SeqRows
@@ -58,8 +58,6 @@ class StreamingSpeculator(Listens):
         self.streams, self.tree, self.nodes, self.depth = str(streams), str(tree), nodes, depth
         self.shuffle = shuffle
         self.layer = -1
-        self._model: Any = None
-        self._kv: Any = None
 
     def prepare(self, target: Target) -> int:
         spec, name = target.spec, target.header.name
@@ -157,14 +155,12 @@ class StreamingSpeculator(Listens):
 
     def _best(self, seqs: Sequence[SeqView], states: Floats, count: int) -> Guessed:
         """The first `count` streams' best tokens, and how sure they are of them: (sequences, count, ranks)."""
-        device, model, kv, width = self._device, self._model, self._kv, self._guesses.width
+        device, model, kv = self._device, self._model, self._kv
         each = len(seqs)
         x = states[:, None] + self._embed[:count]
         if self._token is not None:
-            newest = np.array([view.tokens[-1] for view in seqs], np.int32)
-            batch = Batch(newest, np.zeros_like(newest), (), np.arange(each, dtype=np.int32), kv)
             down, up = self._token
-            x += (device.download(model.embed(batch)) @ down @ up)[:, None]
+            x += (self.newest(seqs) @ down @ up)[:, None]
         if self._low is not None:
             down, up = self._low
             x = x + (states @ down[:count] @ up[:count]).swapaxes(0, 1)
@@ -173,7 +169,6 @@ class StreamingSpeculator(Listens):
         every = np.arange(each * count, dtype=np.int32)
         batch = Batch(np.zeros_like(every), places, tuple(rows), every, kv, kv.begin(rows))
         y = model.blocks(device.upload(x.reshape(each * count, -1)), batch, self._top)
-        logits = device.download(model.head(y, batch))
-        best = ranked_rows(logits, width)
-        found, sure = best.reshape(each, count, -1), surely(logits, best).reshape(each, count, -1)
+        ranked = self._guesses.ranked(device.download(model.head(y, batch)))
+        found, sure = (part.reshape(each, count, -1) for part in ranked)
         return (found if self._mixed is None else self._mixed[found]), sure

@@ -17,8 +17,8 @@ import torch
 
 from edgewise.assemble import Assembly, assemble
 from edgewise.base import BadInput, Request, SamplingParams
+from edgewise.decode.guessing import embedded
 from edgewise.embedded import embedded_model
-from edgewise.models.api import Batch
 from edgewise.text.api import Tokenizer
 from edgewise.train.corpus import stdlib_folder
 from edgewise.train.loop import progress
@@ -166,6 +166,4 @@ def projection_of(parts: Assembly) -> npt.NDArray[np.float32]:
 
 def embeddings_of(parts: Assembly) -> npt.NDArray[np.float32]:
     """What the engine makes of every token before the first layer: (vocab, dim)."""
-    every = np.arange(parts.spec.vocab, dtype=np.int32)
-    batch = Batch(every, np.zeros_like(every), (), every, parts.kv)
-    return parts.device.download(parts.model.embed(batch)).copy()
+    return embedded(parts.device, parts.model, parts.kv, np.arange(parts.spec.vocab, dtype=np.int32)).copy()
